@@ -1,0 +1,14 @@
+//! The SFU and the audio path, sans-IO and synchronous.
+//!
+//! Flow of a packet: [`net`] reads a datagram -> [`shard`] finds the peer -> [`transport`] opens it -> [`room`] looks its
+//! subscribers up once and rewrites per subscriber ([`forward`]) -> [`egress`] seals into the send slab -> [`net`] writes.
+//! Control reaches a shard as [`control::Command`] and leaves it as [`control::Event`]; time, sockets and randomness are
+//! passed in. Only [`net`] knows a clock or a socket.
+//!
+//! Rule of every machine in this crate: change something, then drain its outputs until it names the next deadline.
+
+pub mod control;
+pub mod ids;
+pub mod packet;
+pub mod tap;
+pub mod transport;
