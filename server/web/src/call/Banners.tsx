@@ -1,0 +1,66 @@
+// Strips above the stage: the state of the connection, and what everyone must know about captions.
+
+import { useAudioPlayback, useConnectionState } from '@livekit/components-react';
+import { ConnectionState, type Room } from 'livekit-client';
+import { useEffect, useRef, useState } from 'react';
+import { CaptionsIcon, CaptionsOffIcon } from '../icons';
+import type { CaptionsControl } from './captions';
+
+const BACK_SHOWN_MS = 2500;
+
+export function ConnectionBanner({ room }: { room: Room }) {
+  const state = useConnectionState(room);
+  const lost = state === ConnectionState.Reconnecting || state === ConnectionState.SignalReconnecting;
+  const wasLost = useRef(false);
+  const [back, setBack] = useState(false);
+  useEffect(() => {
+    if (lost) {
+      wasLost.current = true;
+      setBack(false);
+      return;
+    }
+    if (!wasLost.current || state !== ConnectionState.Connected) return;
+    wasLost.current = false;
+    setBack(true);
+    const timer = setTimeout(() => setBack(false), BACK_SHOWN_MS);
+    return () => clearTimeout(timer);
+  }, [lost, state]);
+  if (lost) {
+    return (
+      <div className="banner trouble" role="status" data-testid="banner" data-state="reconnecting">
+        <span className="spinner" aria-hidden="true" /> The connection was lost. Reconnecting: you need not do anything.
+      </div>
+    );
+  }
+  if (back) return <div className="banner fine" role="status" data-testid="banner" data-state="reconnected">Connected again.</div>;
+  return null;
+}
+
+/** Browsers play no sound on a page that nobody has touched. */
+export function SoundBanner({ room }: { room: Room }) {
+  const { canPlayAudio, startAudio } = useAudioPlayback(room);
+  if (canPlayAudio) return null;
+  return (
+    <div className="banner trouble" role="status" data-testid="sound-banner">
+      The browser holds the sound back until you allow it.
+      <button type="button" className="small" onClick={() => void startAudio()}>Turn the sound on</button>
+    </div>
+  );
+}
+
+export function CaptionsNotice({ captions }: { captions: CaptionsControl }) {
+  if (!captions.on) return null;
+  return (
+    <div className="banner captions-notice" role="status" data-testid="captions-notice" data-opted-out={captions.optedOut}>
+      {captions.optedOut ? <CaptionsOffIcon /> : <CaptionsIcon />}
+      <span>
+        {captions.optedOut
+          ? 'You are left out of captions: what you say is not turned into text.'
+          : 'Captions are on: the server turns what you say into text.'}
+      </span>
+      <button type="button" className="small" data-testid="captions-opt-out" disabled={captions.pending} onClick={() => captions.setOptedOut(!captions.optedOut)}>
+        {captions.optedOut ? 'Caption me again' : 'Leave me out'}
+      </button>
+    </div>
+  );
+}

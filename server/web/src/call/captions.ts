@@ -1,0 +1,83 @@
+// Whether captions run here. The server says so in the participant attribute `auralink.captions` of everyone.
+
+import type { Participant, Room } from 'livekit-client';
+import { EngineEvent, RoomEvent } from 'livekit-client';
+import { useParticipants } from '@livekit/components-react';
+import { useEffect, useRef, useState } from 'react';
+import type { Admission, ServerInfo } from '../server';
+import { setOwnCaptions, setRoomCaptions } from '../server';
+import { Problem } from '../problems';
+
+export const CAPTIONS_ATTRIBUTE = 'auralink.captions';
+
+export interface CaptionsState {
+  /** Captions run in this room. */
+  on: boolean;
+  /** I left myself out. */
+  optedOut: boolean;
+  /** The server told us at all; a server that is not AuraLink does not. */
+  known: boolean;
+}
+
+/** `own` and `others`: values of the attribute, undefined where it is not set. */
+export function captionsState(own: string | undefined, others: readonly (string | undefined)[]): CaptionsState {
+  const all = [own, ...others];
+  const known = all.some((value) => value !== undefined);
+  // Someone left out says nothing about the room: only where everyone is left out do we assume it is on.
+  const on = all.includes('on') || (all.includes('opted-out') && !all.includes('off'));
+  return { on, optedOut: own === 'opted-out', known };
+}
+
+export interface CaptionsControl extends CaptionsState {
+  pending: boolean;
+  setOn: (on: boolean) => void;
+  setOptedOut: (optedOut: boolean) => void;
+}
+
+const WATCHED = [RoomEvent.ParticipantAttributesChanged, RoomEvent.ParticipantConnected, RoomEvent.ParticipantDisconnected, RoomEvent.Connected, RoomEvent.Reconnected];
+
+export function useCaptions(room: Room, admission: Admission, info: ServerInfo | null, tell: (problem: Problem) => void): CaptionsControl {
+  const participants = useParticipants({ room, updateOnlyOn: WATCHED });
+  const token = useFreshToken(room, admission.token);
+  const [pending, setPending] = useState(false);
+  const value = (participant: Participant) => participant.attributes[CAPTIONS_ATTRIBUTE];
+  const state = captionsState(
+    value(room.localParticipant),
+    participants.filter((participant) => !participant.isLocal).map(value),
+  );
+  const request = async (send: () => Promise<void>) => {
+    if (pending) return;
+    if (info && !info.captions.available) {
+      tell(new Problem('This server cannot caption.', info.captions.reason ?? 'It has no speech model.'));
+      return;
+    }
+    setPending(true);
+    try {
+      await send();
+    } catch (error) {
+      tell(error instanceof Problem ? error : new Problem('Captions could not be switched.', 'Try again.'));
+    } finally {
+      setPending(false);
+    }
+  };
+  return {
+    ...state,
+    pending,
+    setOn: (on) => void request(() => setRoomCaptions(admission.room, token.current, on)),
+    setOptedOut: (optedOut) => void request(() => setOwnCaptions(admission.room, token.current, optedOut)),
+  };
+}
+
+/** The server renews the token during long calls; requests carry the newest. */
+function useFreshToken(room: Room, first: string) {
+  const token = useRef(first);
+  useEffect(() => {
+    const engine = room.engine;
+    const renewed = (fresh: string) => {
+      token.current = fresh;
+    };
+    engine?.on(EngineEvent.TokenRefreshed, renewed);
+    return () => void engine?.off(EngineEvent.TokenRefreshed, renewed);
+  }, [room]);
+  return token;
+}

@@ -1,0 +1,134 @@
+// Everything that can go wrong, said in two parts: what happened, and what to do about it. No raw error text
+// of a browser or library reaches the page on its own.
+
+import { ConnectionError, ConnectionErrorReason, DisconnectReason } from 'livekit-client';
+
+export class Problem extends Error {
+  constructor(
+    /** What happened, one sentence. */
+    readonly what: string,
+    /** What to do, one or two sentences; empty when `what` says it already. */
+    readonly todo: string = '',
+  ) {
+    super(todo ? `${what} ${todo}` : what);
+    this.name = 'Problem';
+  }
+}
+
+export type Device = 'camera' | 'microphone';
+
+const here = () => globalThis.location?.host || 'the server';
+
+export function serverUnreachable(): Problem {
+  return new Problem(`The server at ${here()} does not answer.`, 'Check that it is running and that this computer is connected, then try again.');
+}
+
+/** AuraLink answers `{"error":{"code","message"}}`, and its message says what to do. */
+export async function problemFromResponse(response: Response): Promise<Problem> {
+  const body = (await response.json().catch(() => null)) as { error?: { message?: unknown } } | null;
+  const message = body?.error?.message;
+  if (typeof message === 'string' && message) return new Problem(message.slice(0, 500));
+  if (response.status === 401 || response.status === 403) {
+    return new Problem('The server refused this link.', 'It may have expired: open the newest link that the server printed, or ask for a new one.');
+  }
+  if (response.status === 404) {
+    return new Problem('This server does not know that request (404).', 'The page expects an AuraLink server: open the address that the server printed.');
+  }
+  if (response.status === 429) return new Problem('The server is asked too often.', 'Wait a minute, then try again.');
+  return new Problem(`The server answered with status ${response.status}.`, 'Try again; if it happens again, look into the server’s log.');
+}
+
+/** `navigator.mediaDevices` exists only in a secure context (https, or http on localhost). */
+export function insecureOrigin(): Problem {
+  return new Problem(
+    'This address is not secure, so the browser gives it no camera and no microphone.',
+    'Start the server with --tls self-signed and open its https:// address, or open the page on the server’s own machine as http://localhost. You can join and listen all the same.',
+  );
+}
+
+/** Why a camera or microphone could not be opened (names of W3C Media Capture, section 10.3). */
+export function deviceProblem(device: Device, error: unknown): Problem {
+  const name = error instanceof Error ? error.name : '';
+  const join = 'You can join without it.';
+  switch (name) {
+    case 'NotAllowedError':
+    case 'SecurityError':
+      return new Problem(
+        `The ${device} is blocked for this page.`,
+        `Press the ${device === 'camera' ? 'camera' : 'lock or microphone'} sign beside the address, allow the ${device}, then try again. ${join}`,
+      );
+    case 'NotFoundError':
+    case 'DevicesNotFoundError':
+      return new Problem(`No ${device} was found.`, `Connect one and try again. ${join}`);
+    case 'NotReadableError':
+    case 'TrackStartError':
+    case 'AbortError':
+      return new Problem(`The ${device} is there but does not start.`, `Close other programs that use it, then try again. ${join}`);
+    case 'OverconstrainedError':
+      return new Problem(`The ${device} chosen before is not connected.`, `Choose another one. ${join}`);
+    default:
+      return new Problem(`The ${device} could not be started${name ? ` (${name})` : ''}.`, `Choose another one or reload the page. ${join}`);
+  }
+}
+
+export function connectProblem(error: unknown): Problem {
+  if (error instanceof Problem) return error;
+  if (error instanceof ConnectionError) {
+    switch (error.reason) {
+      case ConnectionErrorReason.NotAllowed:
+        return new Problem(
+          'The server refused the access token.',
+          'It may have expired or belong to another server: open the newest link that the server printed, or ask for a new one.',
+        );
+      case ConnectionErrorReason.ServerUnreachable:
+      case ConnectionErrorReason.WebSocket:
+        return serverUnreachable();
+      case ConnectionErrorReason.Timeout:
+        return new Problem(`The server at ${here()} took too long to answer.`, 'Try again; if the network is slow, move closer to it.');
+      case ConnectionErrorReason.Cancelled:
+        return new Problem('Joining was cancelled.', 'Try again when you are ready.');
+      case ConnectionErrorReason.LeaveRequest:
+        return departure(error.context as DisconnectReason | undefined) ?? new Problem('The server ended the connection while you were joining.', 'Try again.');
+      default:
+        break;
+    }
+    // Signalling worked and media did not: the usual cause is a firewall between here and the UDP port.
+    return new Problem(
+      'The server answered, but no media connection came about.',
+      'A firewall may block its UDP port (7882 unless configured otherwise): allow it, then try again.',
+    );
+  }
+  return new Problem('Joining failed.', 'Reload the page and try again; if it happens again, look into the server’s log.');
+}
+
+/** Why the meeting ended here; null when one left on one’s own. */
+export function departure(reason: DisconnectReason | undefined): Problem | null {
+  switch (reason) {
+    case DisconnectReason.CLIENT_INITIATED:
+      return null;
+    case DisconnectReason.DUPLICATE_IDENTITY:
+      return new Problem('You joined this room from somewhere else.', 'That other window goes on; close it before you rejoin here.');
+    case DisconnectReason.SERVER_SHUTDOWN:
+      return new Problem('The server is shutting down.', 'Rejoin once it is running again.');
+    case DisconnectReason.PARTICIPANT_REMOVED:
+      return new Problem('You were removed from the room.', 'Ask the host before you rejoin.');
+    case DisconnectReason.ROOM_DELETED:
+    case DisconnectReason.ROOM_CLOSED:
+      return new Problem('The room was closed.', 'Rejoin to open it again.');
+    case DisconnectReason.JOIN_FAILURE:
+    case DisconnectReason.CONNECTION_TIMEOUT:
+    case DisconnectReason.MEDIA_FAILURE:
+      return new Problem('The media connection failed.', 'A firewall may block the server’s UDP port (7882 unless configured otherwise): allow it, then rejoin.');
+    case DisconnectReason.STATE_MISMATCH:
+      return new Problem('The server no longer knows this connection.', 'It may have been restarted: rejoin.');
+    default:
+      return new Problem(`The connection to ${here()} was lost.`, 'Check that the server is running and that this computer is connected, then rejoin.');
+  }
+}
+
+/** Why the screen could not be shared; null when the person closed the browser’s chooser. */
+export function screenShareProblem(error: unknown): Problem | null {
+  const name = error instanceof Error ? error.name : '';
+  if (name === 'NotAllowedError' || name === 'AbortError') return null;
+  return new Problem('The screen could not be shared.', 'Allow screen recording for this browser in the system’s settings, then try again.');
+}
