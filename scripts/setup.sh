@@ -131,7 +131,7 @@ npm_install() {
 page() {
   local web=$root/server/web stamp=$stamps/page hash
   npm_install "$web"
-  hash=$(hash_of "$web" "$web_dist")
+  hash=$(hash_of "$web" "at $web_dist")
   is_fresh "$stamp" "$hash" "$web_dist/index.html" && return 0
   say "vite builds the page into $web_dist"
   (cd "$web" && AURALINK_WEB_DIST=$web_dist npm run --silent build) || die "the page does not build: see above"
@@ -141,7 +141,7 @@ page() {
 
 test_python() {
   local list=$root/tests/requirements.txt venv=$cache/test-venv stamp=$stamps/test-venv hash
-  hash=$(hash_of "$list" "$(python3 --version)" "$venv")
+  hash=$(hash_of "$list" "$(python3 --version)" "at $venv")
   is_fresh "$stamp" "$hash" "$venv/bin/python" && return 0
   python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
   say "pip installs the Python tests' packages into $venv"
