@@ -92,7 +92,10 @@ export function App() {
           problem={screen.problem}
           busy={screen.busy}
           onRejoin={() => lastChoices.current && void enter(lastChoices.current)}
-          onBack={() => setScreen({ at: 'join', problem: null, busy: false })}
+          onBack={() => {
+            setInvitation({ ...invitation, autojoin: false });
+            setScreen({ at: 'join', problem: null, busy: false });
+          }}
         />
       );
   }

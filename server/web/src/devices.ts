@@ -3,7 +3,7 @@
 
 import { createLocalAudioTrack, createLocalVideoTrack, type LocalAudioTrack, type LocalVideoTrack, Room, VideoPresets } from 'livekit-client';
 import { useCallback, useEffect, useState } from 'react';
-import { type Device, deviceProblem, insecureOrigin, type Problem } from './problems';
+import { insecureOrigin } from './problems';
 
 /** False on a page that is neither https nor localhost. */
 export const hasMediaDevices = () => typeof navigator !== 'undefined' && Boolean(navigator.mediaDevices?.getUserMedia);
@@ -30,35 +30,35 @@ export function useDeviceList(kind: MediaDeviceKind, refresh?: unknown): MediaDe
 
 export interface Preview<T> {
   track: T | null;
-  problem: Problem | null;
+  /** What `getUserMedia` failed with, or that it is missing; null while all is well. */
+  error: unknown;
   retry: () => void;
   /** Gives the track away: it will not be stopped when the preview ends. */
   take: () => T | null;
 }
 
-export const usePreviewCamera = (on: boolean, deviceId: string) => usePreview<LocalVideoTrack>('camera', on, deviceId, openCamera);
-export const usePreviewMicrophone = (on: boolean, deviceId: string) => usePreview<LocalAudioTrack>('microphone', on, deviceId, openMicrophone);
+export const usePreviewCamera = (on: boolean, deviceId: string) => usePreview<LocalVideoTrack>(on, deviceId, openCamera);
+export const usePreviewMicrophone = (on: boolean, deviceId: string) => usePreview<LocalAudioTrack>(on, deviceId, openMicrophone);
 
 export const openCamera = (deviceId: string) =>
   createLocalVideoTrack({ resolution: VideoPresets.h720.resolution, ...(deviceId && { deviceId }) });
 export const openMicrophone = (deviceId: string) => createLocalAudioTrack(deviceId ? { deviceId } : {});
 
 function usePreview<T extends LocalVideoTrack | LocalAudioTrack>(
-  device: Device,
   on: boolean,
   deviceId: string,
   open: (deviceId: string) => Promise<T>,
 ): Preview<T> {
   const [track, setTrack] = useState<T | null>(null);
-  const [problem, setProblem] = useState<Problem | null>(null);
+  const [error, setError] = useState<unknown>(null);
   const [attempt, setAttempt] = useState(0);
   const [taken] = useState(() => new Set<T>());
 
   useEffect(() => {
-    setProblem(null);
+    setError(null);
     if (!on) return;
     if (!hasMediaDevices()) {
-      setProblem(insecureOrigin());
+      setError(insecureOrigin());
       return;
     }
     let current = true;
@@ -69,18 +69,18 @@ function usePreview<T extends LocalVideoTrack | LocalAudioTrack>(
         opened = track;
         setTrack(track);
       })
-      .catch((error: unknown) => current && setProblem(deviceProblem(device, error)));
+      .catch((error: unknown) => current && setError(error ?? new Error('unknown')));
     return () => {
       current = false;
       if (opened && !taken.has(opened)) opened.stop();
       setTrack(null);
     };
-  }, [device, on, deviceId, open, attempt, taken]);
+  }, [on, deviceId, open, attempt, taken]);
 
   const retry = useCallback(() => setAttempt((count) => count + 1), []);
   const take = useCallback(() => {
     if (track) taken.add(track);
     return track;
   }, [track, taken]);
-  return { track, problem, retry, take };
+  return { track, error, retry, take };
 }

@@ -89,12 +89,13 @@ export const SystemThemeIcon = icon(
   </>,
 );
 
-/** The mark: two open rings that hold each other. */
+/** The mark: two rings that hold each other. */
 export function Mark() {
   return (
-    <svg className="mark" viewBox="0 0 32 32" fill="none" strokeWidth="3.4" strokeLinecap="round" aria-hidden="true" focusable="false">
-      <path className="mark-near" d="M18.6 21.4a8 8 0 1 1 0-10.8" />
-      <path className="mark-far" d="M13.4 10.6a8 8 0 1 1 0 10.8" />
+    <svg className="mark" viewBox="0 0 32 32" fill="none" strokeWidth="3.2" aria-hidden="true" focusable="false">
+      <circle cx="11.6" cy="16" r="7.6" className="mark-near" />
+      <circle cx="20.4" cy="16" r="7.6" className="mark-far" />
+      <path d="M12.9 8.5a7.6 7.6 0 0 1 5.7 4.5" className="mark-near" />
     </svg>
   );
 }

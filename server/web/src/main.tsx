@@ -3,6 +3,7 @@
 import { createRoot } from 'react-dom/client';
 import { LogLevel, setLogLevel } from 'livekit-client';
 import { App } from './App';
+import { CrashScreen } from './CrashScreen';
 import { applyTheme, loadSettings } from './settings';
 import './styles/base.css';
 import './styles/join.css';
@@ -11,4 +12,8 @@ import './styles/panels.css';
 
 setLogLevel(LogLevel.warn);
 applyTheme(loadSettings().theme);
-createRoot(document.getElementById('root')!).render(<App />);
+createRoot(document.getElementById('root')!).render(
+  <CrashScreen>
+    <App />
+  </CrashScreen>,
+);

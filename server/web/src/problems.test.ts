@@ -1,6 +1,6 @@
 import { ConnectionError, DisconnectReason } from 'livekit-client';
 import { describe, expect, it } from 'vitest';
-import { connectProblem, departure, deviceProblem, Problem, problemFromResponse, screenShareProblem } from './problems';
+import { connectProblem, departure, deviceProblem, insecureOrigin, previewProblems, Problem, problemFromResponse, screenShareProblem } from './problems';
 
 const named = (name: string) => Object.assign(new Error('raw browser text'), { name });
 const answer = (status: number, body: unknown) => new Response(JSON.stringify(body), { status });
@@ -11,12 +11,22 @@ describe('devices', () => {
     ['NotFoundError', /No camera/, /Connect one/],
     ['NotReadableError', /does not start/, /other programs/],
     ['OverconstrainedError', /not connected/, /Choose another/],
-    ['SomethingNew', /SomethingNew/, /reload/],
+    ['SomethingNew', /could not be started/, /reload/],
   ])('%s says what happened and what to do', (name, what, todo) => {
     const problem = deviceProblem('camera', named(name));
     expect(problem.what).toMatch(what);
     expect(problem.todo).toMatch(todo);
     expect(problem.message).not.toContain('raw browser text');
+  });
+
+  it('says once what stopped both, and apart what differs', () => {
+    const once = previewProblems(named('NotAllowedError'), named('NotAllowedError'));
+    expect(once.map((problem) => problem.what)).toEqual(['Camera and microphone are blocked for this page.']);
+    expect(once[0]!.todo).toMatch(/join without/);
+    expect(previewProblems(named('NotFoundError'), named('NotReadableError'))).toHaveLength(2);
+    expect(previewProblems(insecureOrigin(), insecureOrigin())).toHaveLength(1);
+    expect(previewProblems(null, named('NotFoundError')).map((problem) => problem.what)).toEqual(['No microphone was found.']);
+    expect(previewProblems(null, null)).toEqual([]);
   });
 
   it('takes a closed chooser for a decision, not for an error', () => {
@@ -27,8 +37,8 @@ describe('devices', () => {
 
 describe('answers of the server', () => {
   it('shows its sentence', async () => {
-    const problem = await problemFromResponse(answer(403, { error: { code: 'invite_invalid', message: 'Ask for a new link.' } }));
-    expect(problem.message).toBe('Ask for a new link.');
+    const problem = await problemFromResponse(answer(403, { error: { code: 'invite_invalid', message: 'The link has expired. Ask for a new one. Or wait.' } }));
+    expect(problem).toMatchObject({ what: 'The link has expired.', todo: 'Ask for a new one. Or wait.' });
   });
 
   it('finds a sentence where there is none', async () => {

@@ -23,11 +23,14 @@ export function serverUnreachable(): Problem {
   return new Problem(`The server at ${here()} does not answer.`, 'Check that it is running and that this computer is connected, then try again.');
 }
 
-/** AuraLink answers `{"error":{"code","message"}}`, and its message says what to do. */
+/** AuraLink answers `{"error":{"code","message"}}`: a sentence on what happened, then what to do. */
 export async function problemFromResponse(response: Response): Promise<Problem> {
   const body = (await response.json().catch(() => null)) as { error?: { message?: unknown } } | null;
   const message = body?.error?.message;
-  if (typeof message === 'string' && message) return new Problem(message.slice(0, 500));
+  if (typeof message === 'string' && message) {
+    const [what, ...todo] = message.slice(0, 500).split(/(?<=[.!?])\s+/);
+    return new Problem(what!, todo.join(' '));
+  }
   if (response.status === 401 || response.status === 403) {
     return new Problem('The server refused this link.', 'It may have expired: open the newest link that the server printed, or ask for a new one.');
   }
@@ -42,33 +45,48 @@ export async function problemFromResponse(response: Response): Promise<Problem> 
 export function insecureOrigin(): Problem {
   return new Problem(
     'This address is not secure, so the browser gives it no camera and no microphone.',
-    'Start the server with --tls self-signed and open its https:// address, or open the page on the server’s own machine as http://localhost. You can join and listen all the same.',
+    'Start the server with --tls self-signed and open its https:// address, or open the page on the server’s own machine as http://localhost.',
   );
 }
 
-/** Why a camera or microphone could not be opened (names of W3C Media Capture, section 10.3). */
-export function deviceProblem(device: Device, error: unknown): Problem {
-  const name = error instanceof Error ? error.name : '';
-  const join = 'You can join without it.';
-  switch (name) {
+/** Why a camera or microphone, or both, could not be opened (names of W3C Media Capture, section 10.3). */
+export function deviceProblem(device: Device | 'both', error: unknown): Problem {
+  if (error instanceof Problem) return error;
+  const both = device === 'both';
+  const subject = both ? 'camera and microphone' : device;
+  const them = both ? 'them' : `the ${device}`;
+  switch (error instanceof Error ? error.name : '') {
     case 'NotAllowedError':
     case 'SecurityError':
       return new Problem(
-        `The ${device} is blocked for this page.`,
-        `Press the ${device === 'camera' ? 'camera' : 'lock or microphone'} sign beside the address, allow the ${device}, then try again. ${join}`,
+        both ? 'Camera and microphone are blocked for this page.' : `The ${device} is blocked for this page.`,
+        `Press the sign beside the address (a lock, sliders or a ${both ? 'camera' : device}), allow ${them}, then try again.`,
       );
     case 'NotFoundError':
     case 'DevicesNotFoundError':
-      return new Problem(`No ${device} was found.`, `Connect one and try again. ${join}`);
+      return new Problem(`No ${both ? 'camera and no microphone were' : `${device} was`} found.`, 'Connect one and try again.');
     case 'NotReadableError':
     case 'TrackStartError':
     case 'AbortError':
-      return new Problem(`The ${device} is there but does not start.`, `Close other programs that use it, then try again. ${join}`);
+      return new Problem(
+        both ? 'Camera and microphone are there but do not start.' : `The ${device} is there but does not start.`,
+        `Close other programs that use ${both ? 'them' : 'it'}, then try again.`,
+      );
     case 'OverconstrainedError':
-      return new Problem(`The ${device} chosen before is not connected.`, `Choose another one. ${join}`);
+      return new Problem(`The ${subject} chosen before ${both ? 'are' : 'is'} not connected.`, 'Choose another one.');
     default:
-      return new Problem(`The ${device} could not be started${name ? ` (${name})` : ''}.`, `Choose another one or reload the page. ${join}`);
+      return new Problem(`The ${subject} could not be started.`, 'Choose another one, or reload the page.');
   }
+}
+
+/** The same for the join form: one notice where both failed for one reason, and the way on. */
+export function previewProblems(cameraError: unknown, microphoneError: unknown): Problem[] {
+  const reason = (error: unknown) => (error instanceof Problem ? error.what : error instanceof Error ? error.name : '');
+  const problems =
+    cameraError && microphoneError && reason(cameraError) === reason(microphoneError)
+      ? [deviceProblem('both', cameraError)]
+      : [cameraError && deviceProblem('camera', cameraError), microphoneError && deviceProblem('microphone', microphoneError)];
+  return problems.filter((problem) => problem instanceof Problem).map((problem) => new Problem(problem.what, `${problem.todo} Or join without, and listen.`));
 }
 
 export function connectProblem(error: unknown): Problem {

@@ -55,7 +55,7 @@ function Call({ meeting, info, invite }: Props) {
   const media = useLocalMedia(room, tell);
   const captions = useCaptions(room, admission, info, tell);
   const participants = useParticipants({ room, updateOnlyOn: [RoomEvent.ParticipantConnected, RoomEvent.ParticipantDisconnected] });
-  const chat = useChat({ room });
+  const chat = useChat();
 
   const [read, setRead] = useState(0);
   useEffect(() => {
@@ -113,6 +113,11 @@ function Call({ meeting, info, invite }: Props) {
         <ConnectionBanner room={room} />
         <SoundBanner room={room} />
         <CaptionsNotice captions={captions} />
+        {participants.length === 1 && (
+          <div className="banner quiet" data-testid="alone">
+            <span>You are the first one here.{invite && ' Send the others the link to this room.'}</span>
+          </div>
+        )}
         {problems.map((problem) => (
           <Notice key={problem.what} problem={problem} onDismiss={() => setProblems((shown) => shown.filter((other) => other !== problem))} />
         ))}

@@ -61,7 +61,6 @@ export function Stage({ transcript }: Props) {
   return (
     <section className="stage grid" ref={ref} style={size} aria-label="Participants">
       {ordered.map(tile)}
-      {ordered.length === 1 && <p className="alone">You are the first one here.</p>}
     </section>
   );
 }
@@ -84,6 +83,6 @@ function useSize() {
     observer.observe(element);
     measure();
     return () => observer.disconnect();
-  });
+  }, []);
   return { ref, ...size };
 }

@@ -23,11 +23,15 @@ export function TileCaption({ transcript, identity }: { transcript: TranscriptSt
   const recent = previous && current.startMs - previous.endMs < LINGER_MS ? previous.text : null;
   return (
     <div className="caption" aria-hidden="true" data-testid="caption" data-identity={identity} data-final={current.final}>
-      <p>
-        {recent && <span className="caption-previous">{recent} </span>}
-        {stays}
-        {mayChange && <span className="may-change">{mayChange}</span>}
-      </p>
+      <div className="caption-window">
+        <p>
+          {recent && `${recent} `}
+          <span data-testid="caption-text">
+            {stays}
+            {mayChange && <span className="may-change">{mayChange}</span>}
+          </span>
+        </p>
+      </div>
     </div>
   );
 }

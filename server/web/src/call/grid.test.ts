@@ -12,7 +12,7 @@ it('never overflows the stage and never stretches a tile', () => {
     const rows = Math.ceil(count / columns);
     expect(columns * width + (columns - 1) * 12).toBeLessThanOrEqual(1280);
     expect(rows * height + (rows - 1) * 12).toBeLessThanOrEqual(720);
-    expect(width / height).toBeGreaterThanOrEqual(0.98);
+    expect(width / height).toBeGreaterThanOrEqual(1.3);
     expect(width / height).toBeLessThanOrEqual(1.8);
   }
 });

@@ -6,7 +6,7 @@ import { hasMediaDevices, useDeviceList, usePreviewCamera, usePreviewMicrophone 
 import { Mark } from '../icons';
 import { DEFAULT_ROOM, type Invitation, NAME_LIMIT, readPasted } from '../invitation';
 import { Notice } from '../Notice';
-import { Problem } from '../problems';
+import { previewProblems, Problem } from '../problems';
 import type { ServerInfo } from '../server';
 import { loadSettings, saveSettings } from '../settings';
 import { ThemeToggle } from '../ThemeToggle';
@@ -64,7 +64,14 @@ export function JoinScreen({ invitation, info, busy, problem, onJoin }: Props) {
     retryMicrophone();
   }, [problem, retryCamera, retryMicrophone]);
   const hasLink = Boolean(invitation.invite || invitation.token);
-  const deviceProblems = dedupe([camera.problem, microphone.problem]);
+  const deviceProblems = previewProblems(camera.error, microphone.error);
+
+  const paste = (text: string) => {
+    setPasted(text);
+    setPasteProblem(null);
+    const linkedRoom = readPasted(text)?.room;
+    if (linkedRoom) setRoom(linkedRoom);
+  };
 
   const submit = (event: FormEvent) => {
     event.preventDefault();
@@ -76,15 +83,14 @@ export function JoinScreen({ invitation, info, busy, problem, onJoin }: Props) {
         return;
       }
       admitted = { ...invitation, ...found };
-      setPasteProblem(null);
     }
     saveSettings({ name, cameraId, microphoneId, cameraOn, microphoneOn });
     onJoin({
       invitation: admitted,
       name: name.trim(),
       room: room.trim() || DEFAULT_ROOM,
-      camera: cameraOn && !camera.problem,
-      microphone: microphoneOn && !microphone.problem,
+      camera: cameraOn && !camera.error,
+      microphone: microphoneOn && !microphone.error,
       cameraId,
       microphoneId,
       cameraTrack: camera.take(),
@@ -113,7 +119,7 @@ export function JoinScreen({ invitation, info, busy, problem, onJoin }: Props) {
           {hasLink ? null : (
             <div className="field">
               <label htmlFor={linkField}>Invitation</label>
-              <input id={linkField} data-testid="join-link" value={pasted} onChange={(event) => setPasted(event.target.value)} required autoComplete="off" spellCheck={false} placeholder="http://…/#invite=…" />
+              <input id={linkField} data-testid="join-link" value={pasted} onChange={(event) => paste(event.target.value)} required autoComplete="off" spellCheck={false} placeholder="http://…/#invite=…" />
               <p className="hint">This address carries no invitation. Paste the link that the server printed when it started.</p>
             </div>
           )}
@@ -132,7 +138,7 @@ export function JoinScreen({ invitation, info, busy, problem, onJoin }: Props) {
           {deviceProblems.map((deviceProblem) => (
             <Notice key={deviceProblem.what} problem={deviceProblem}>
               {hasMediaDevices() && (
-                <button type="button" className="small" onClick={() => { if (camera.problem) retryCamera(); if (microphone.problem) retryMicrophone(); }}>
+                <button type="button" className="small" onClick={() => { if (camera.error) retryCamera(); if (microphone.error) retryMicrophone(); }}>
                   Try again
                 </button>
               )}
@@ -156,10 +162,4 @@ function captionsHint(info: ServerInfo | null): string {
   return info.captions.default
     ? 'Captions start with the room: the server turns what is said into text. You can leave yourself out at any time.'
     : 'Captions can be turned on in the room; everyone is told when they are.';
-}
-
-/** Camera and microphone often fail for one and the same reason. */
-function dedupe(problems: (Problem | null)[]): Problem[] {
-  const found = problems.filter((problem) => problem !== null);
-  return found.filter((problem, index) => found.findIndex((other) => other.what === problem.what) === index);
 }

@@ -30,7 +30,7 @@ export function Preview({ name, camera, microphone, cameraOn, microphoneOn, onCa
       {!camera && (
         <div className="preview-off">
           <span className="avatar" aria-hidden="true">{name.trim() ? initials(name) : <CameraOffIcon />}</span>
-          <p>{cameraOn ? 'No picture from the camera yet' : 'Camera is off'}</p>
+          <p>{cameraOn ? 'No picture from the camera' : 'Camera is off'}</p>
         </div>
       )}
       <div className="preview-bar">
