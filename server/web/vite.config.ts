@@ -1,5 +1,5 @@
 // Builds the page into the folder that the server embeds. The folder lies outside the checkout:
-// AURALINK_WEB_DIST, or ~/.cache/auralink/web-dist. `npm run dev` serves the page with hot reload and
+// AURALINK_WEB_DIST, or web-dist in AURALINK_CACHE (~/.cache/auralink). `npm run dev` serves the page with hot reload and
 // passes API and signalling on to a running server (AURALINK_DEV_SERVER, default http://127.0.0.1:7880).
 
 import { existsSync } from 'node:fs';
@@ -8,13 +8,13 @@ import { join } from 'node:path';
 import react from '@vitejs/plugin-react';
 import { defineConfig } from 'vitest/config';
 
-const home = process.env.HOME || homedir();
-const outDir = process.env.AURALINK_WEB_DIST || join(home, '.cache', 'auralink', 'web-dist');
+const cache = process.env.AURALINK_CACHE || join(process.env.HOME || homedir(), '.cache', 'auralink');
+const outDir = process.env.AURALINK_WEB_DIST || join(cache, 'web-dist');
 const server = process.env.AURALINK_DEV_SERVER || 'http://127.0.0.1:7880';
 
 export default defineConfig({
   plugins: [react()],
-  cacheDir: join(home, '.cache', 'auralink', 'vite'),
+  cacheDir: join(cache, 'vite'),
   build: {
     outDir,
     // Only a folder that holds an earlier build is emptied: a slip in the variable must not cost anyone files.

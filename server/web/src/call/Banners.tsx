@@ -28,7 +28,7 @@ export function ConnectionBanner({ room }: { room: Room }) {
   if (lost) {
     return (
       <div className="banner trouble" role="status" data-testid="banner" data-state="reconnecting">
-        <span className="spinner" aria-hidden="true" /> The connection was lost. Reconnecting: you need not do anything.
+        <span className="spinner" aria-hidden="true" /> <span>The connection was lost. Reconnecting<span className="tall-only">: you need not do anything</span>.</span>
       </div>
     );
   }
@@ -42,7 +42,7 @@ export function SoundBanner({ room }: { room: Room }) {
   if (canPlayAudio) return null;
   return (
     <div className="banner trouble" role="status" data-testid="sound-banner">
-      The browser holds the sound back until you allow it.
+      <span>The browser holds the sound back<span className="tall-only"> until you allow it</span>.</span>
       <button type="button" className="small" onClick={() => void startAudio()}>Turn the sound on</button>
     </div>
   );
@@ -54,9 +54,8 @@ export function CaptionsNotice({ captions }: { captions: CaptionsControl }) {
     <div className="banner captions-notice" role="status" data-testid="captions-notice" data-opted-out={captions.optedOut}>
       {captions.optedOut ? <CaptionsOffIcon /> : <CaptionsIcon />}
       <span>
-        {captions.optedOut
-          ? 'You are left out of captions: what you say is not turned into text.'
-          : 'Captions are on: the server turns what you say into text.'}
+        {captions.optedOut ? 'You are left out of captions' : 'Captions are on'}
+        <span className="tall-only">{captions.optedOut ? ': what you say is not turned into text.' : ': the server turns what you say into text.'}</span>
       </span>
       <button type="button" className="small" data-testid="captions-opt-out" disabled={captions.pending} onClick={() => captions.setOptedOut(!captions.optedOut)}>
         {captions.optedOut ? 'Caption me again' : 'Leave me out'}

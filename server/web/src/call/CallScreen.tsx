@@ -99,8 +99,8 @@ function Call({ meeting, info, invite }: Props) {
         <span className="brand"><Mark /><h1 data-testid="room-name">{admission.room}</h1></span>
         <span className="call-head-end">
           {invite && (
-            <button type="button" className="quiet" data-testid="copy-link" onClick={() => void copyLink()} title="Copy the link to this room" aria-label="Copy the link to this room">
-              <LinkIcon /> <span className="wide-only">{linkTold || 'Copy link'}</span>
+            <button type="button" className="quiet" data-testid="copy-link" onClick={() => void copyLink()} title="Copy the link to this room">
+              <LinkIcon /> <span className="wide-only" aria-live="polite">{linkTold || 'Copy link'}</span>
             </button>
           )}
           <span className="people" title={`${participants.length} in the room`} aria-label={`${participants.length} in the room`} data-testid="people">

@@ -1,4 +1,5 @@
-// The bar at the bottom. Each button names its action, its state and its key.
+// The bar at the bottom. A button’s name is the word below it, its state is `aria-pressed`, and its title says
+// what pressing it does, and its key.
 
 import type { ReactNode } from 'react';
 import {
@@ -41,16 +42,16 @@ export function ControlBar({ media, captions, panel, unread, onPanel, onSettings
       <Control testid="transcript-toggle" shortcut="t" text="Transcript" label={panel === 'transcript' ? 'Close the transcript' : 'Open the transcript'} on={panel === 'transcript'} onClick={() => onPanel('transcript')}>
         <TranscriptIcon />
       </Control>
-      <Control testid="chat-toggle" shortcut="h" text="Chat" label={panel === 'chat' ? 'Close the chat' : unread > 0 ? `Open the chat, ${unread} unread` : 'Open the chat'} on={panel === 'chat'} badge={unread} onClick={() => onPanel('chat')}>
+      <Control testid="chat-toggle" shortcut="h" text="Chat" label={panel === 'chat' ? 'Close the chat' : 'Open the chat'} on={panel === 'chat'} badge={unread} onClick={() => onPanel('chat')}>
         <ChatIcon />
       </Control>
       <Control testid="settings-toggle" shortcut="d" text="Devices" label="Devices and settings" on={false} onClick={onSettings}>
         <SettingsIcon />
       </Control>
       <span className="controls-gap" />
-      <button type="button" className="control leave" data-testid="leave" aria-label="Leave the room" title="Leave the room" onClick={onLeave}>
+      <button type="button" className="control leave" data-testid="leave" title="Leave the room" onClick={onLeave}>
         <span className="control-sign"><LeaveIcon /></span>
-        <span className="control-text" aria-hidden="true">Leave</span>
+        <span className="control-text">Leave</span>
       </button>
     </div>
   );
@@ -76,7 +77,6 @@ function Control({ testid, shortcut, text, label, on, warn, busy, badge, onClick
       type="button"
       className={`control${on ? ' on' : ''}${warn ? ' warn' : ''}`}
       data-testid={testid}
-      aria-label={label}
       aria-pressed={on}
       aria-keyshortcuts={shortcut.toUpperCase()}
       aria-busy={busy || undefined}
@@ -87,8 +87,9 @@ function Control({ testid, shortcut, text, label, on, warn, busy, badge, onClick
         {children}
         {badge ? <span className="badge" aria-hidden="true">{badge > 9 ? '9+' : badge}</span> : null}
       </span>
-      <span className="control-text" aria-hidden="true">
-        {text} <kbd>{shortcut.toUpperCase()}</kbd>
+      <span className="control-text">
+        {text} <kbd aria-hidden="true">{shortcut.toUpperCase()}</kbd>
+        {badge ? <span className="visually-hidden">{badge} unread</span> : null}
       </span>
     </button>
   );

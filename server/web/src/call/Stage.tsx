@@ -26,8 +26,7 @@ export function Stage({ transcript }: Props) {
   const [unfocused, setUnfocused] = useState<string | null>(null);
   const { ref, width, height } = useSize();
 
-  // Other people first, oneself last: the order of joining otherwise.
-  const ordered = [...tracks].sort((a, b) => Number(a.participant.isLocal) - Number(b.participant.isLocal));
+  const ordered = [...tracks].sort(byArrival);
   const screen = ordered.find((track) => track.source === Track.Source.ScreenShare && !track.participant.isLocal && keyOf(track) !== unfocused);
   const large = ordered.find((track) => keyOf(track) === pinned) ?? screen;
 
@@ -66,6 +65,12 @@ export function Stage({ transcript }: Props) {
 }
 
 const keyOf = (track: TrackReferenceOrPlaceholder) => `${track.participant.identity}/${track.source}`;
+
+/** Other people first, in the order of joining; oneself last. */
+function byArrival(a: TrackReferenceOrPlaceholder, b: TrackReferenceOrPlaceholder): number {
+  const local = Number(a.participant.isLocal) - Number(b.participant.isLocal);
+  return local || (a.participant.joinedAt?.getTime() ?? 0) - (b.participant.joinedAt?.getTime() ?? 0);
+}
 
 function useSize() {
   const ref = useRef<HTMLElement>(null);

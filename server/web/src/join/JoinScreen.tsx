@@ -119,13 +119,13 @@ export function JoinScreen({ invitation, info, busy, problem, onJoin }: Props) {
           {hasLink ? null : (
             <div className="field">
               <label htmlFor={linkField}>Invitation</label>
-              <input id={linkField} data-testid="join-link" value={pasted} onChange={(event) => paste(event.target.value)} required autoComplete="off" spellCheck={false} placeholder="http://…/#invite=…" />
+              <input id={linkField} data-testid="join-link" value={pasted} onChange={(event) => paste(event.target.value)} required autoFocus autoComplete="off" spellCheck={false} placeholder="http://…/#invite=…" />
               <p className="hint">This address carries no invitation. Paste the link that the server printed when it started.</p>
             </div>
           )}
           <div className="field">
             <label htmlFor={nameField}>Your name</label>
-            <input id={nameField} data-testid="join-name" value={name} onChange={(event) => setName(event.target.value)} required maxLength={NAME_LIMIT} autoComplete="name" autoFocus placeholder="How others see you" disabled={Boolean(invitation.token)} />
+            <input id={nameField} data-testid="join-name" value={name} onChange={(event) => setName(event.target.value)} required maxLength={NAME_LIMIT} autoComplete="name" autoFocus={hasLink} placeholder="How others see you" disabled={Boolean(invitation.token)} />
           </div>
           <div className="field">
             <label htmlFor={roomField}>Room</label>

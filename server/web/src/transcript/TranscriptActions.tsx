@@ -33,7 +33,7 @@ export function TranscriptActions({ transcript }: { transcript: TranscriptStore 
             data-testid={`transcript-download-${extension}`}
             disabled={empty}
             title={`Download as ${FORMATS[extension].label}`}
-            aria-label={`Download as ${FORMATS[extension].label}`}
+            aria-label={`.${extension}: ${FORMATS[extension].label}`}
             onClick={() => download(FORMATS[extension].write(transcript), FORMATS[extension].type, fileName(transcript.roomName, Date.now(), extension))}
           >
             .{extension}

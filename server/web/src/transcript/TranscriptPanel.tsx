@@ -1,7 +1,7 @@
 // The transcript beside the stage: who said what and when. It follows the newest line until the reader
 // scrolls up, and again when the reader comes back to the end.
 
-import { type ReactNode, useEffect, useRef } from 'react';
+import { memo, type ReactNode, useEffect, useRef } from 'react';
 import { hueClass } from '../call/hue';
 import { clockTime } from './formats';
 import { splitCommitted, type TranscriptLine } from './transcript';
@@ -30,7 +30,7 @@ export function TranscriptPanel({ transcript, hint }: { transcript: TranscriptSt
   );
 }
 
-function Line({ line }: { line: TranscriptLine }) {
+const Line = memo(function Line({ line }: { line: TranscriptLine }) {
   const [stays, mayChange] = splitCommitted(line);
   return (
     <li className={`line ${hueClass(line.identity)}`} data-testid="transcript-line" data-speaker={line.name} data-identity={line.identity} data-final={line.final}>
@@ -44,7 +44,7 @@ function Line({ line }: { line: TranscriptLine }) {
       </span>
     </li>
   );
-}
+});
 
 /** Keeps a scrolling element at its end as `content` grows, unless the reader has scrolled away from it. */
 export function useFollowEnd(content: unknown) {
