@@ -3,10 +3,32 @@
 //!
 //! Rule: after every call that takes `&mut self`, call [`Transport::poll_output`] until it answers `Timeout`.
 
+mod candidate;
+mod channels;
+mod connection;
+mod description;
+mod identity;
+mod negotiation;
+mod receiving;
+mod sending;
+
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use str0m::{IceCreds, Rtc};
+
+use self::channels::Channels;
+use self::connection::{Life, SecureSession};
+pub use self::identity::Identity;
+use self::identity::KeySlot;
+use self::negotiation::Negotiation;
+use self::receiving::Receiving;
+use self::sending::Sending;
+use crate::egress::Route;
+use crate::egress::report::ReportClock;
+use crate::estimate::Estimator;
 use crate::packet::{Codec, Extensions, MediaKind, RtpPacket};
 
 /// A receiving stream of a transport: one SSRC of one section (one simulcast layer).
@@ -24,7 +46,8 @@ pub struct ChannelId(pub u32);
 /// What a transport needs to know at birth.
 #[derive(Debug, Clone)]
 pub struct TransportConfig {
-    /// Local ICE ufrag; its first part names the shard. From a cryptographic generator.
+    /// Local ICE ufrag; its first part names the shard. From a cryptographic generator. When the client restarts ICE, ours
+    /// becomes this followed by `/1`, `/2` and so on: what stands before the slash finds the transport for life.
     pub ice_ufrag: String,
     /// Local ICE password.
     pub ice_pwd: String,
@@ -75,8 +98,11 @@ pub struct OutgoingRtp<'a> {
 pub enum Sent {
     /// Sealed into the slab (or queued by the pacer).
     Yes,
-    /// Not connected, or the section is not negotiated, or its codec is not.
+    /// Not connected, or the section is not negotiated, or its codec is not (for a retransmission: RTX is not).
     NotReady,
+    /// This sequence number was sealed before on this track, or is more than 1,023 behind the newest: dropped, because a
+    /// second packet under one number would break the encryption. The numbering of the caller is wrong.
+    Repeated,
 }
 
 /// Sealed datagrams of one loop turn, all transports of a shard together: sealed once, written in batches.
@@ -248,10 +274,16 @@ pub struct LocalDescription {
 pub struct TransportStats {
     /// SRTP or SRTCP that did not open.
     pub bad_tag: u64,
+    /// Datagrams from addresses that ICE has not validated, and STUN that is not for us.
+    pub unvalidated: u64,
     /// Packets of SSRCs that no section announced.
     pub unknown_ssrc: u64,
     /// A limit was hit.
     pub limit_hits: u64,
+    /// Packets of ours whose sequence number had been sealed before.
+    pub repeated: u64,
+    /// Datagrams of the WebRTC library that only the send path may send; always 0.
+    pub library_speech: u64,
     /// Media packets sent first time.
     pub rtp_sent: u64,
     /// Retransmissions sent.
@@ -260,33 +292,56 @@ pub struct TransportStats {
     pub bytes_sent: u64,
 }
 
-/// The process's one DTLS certificate and the crypto provider that all transports share.
-pub struct Identity {
-    _private: (),
-}
-
-impl Identity {
-    /// Makes the certificate. Once per process.
-    pub fn new() -> Arc<Identity> {
-        Arc::new(Identity { _private: () })
-    }
-}
-
 /// One peer connection.
 pub struct Transport {
-    _private: (),
+    config: TransportConfig,
+    rtc: Rtc,
+    /// str0m was changed and not drained since.
+    rtc_dirty: bool,
+    rtc_deadline: Instant,
+    keys: KeySlot,
+    session: Option<SecureSession>,
+    route: Option<Route>,
+    life: Life,
+    events: VecDeque<TransportEvent>,
+    clock: ReportClock,
+    negotiation: Negotiation,
+    sending: Sending,
+    receiving: Receiving,
+    channels: Channels,
+    estimator: Estimator,
+    stats: TransportStats,
 }
 
-#[allow(unused_variables)]
 impl Transport {
     /// A transport that waits for its first description.
     pub fn new(config: TransportConfig, identity: &Arc<Identity>, now: Instant) -> Transport {
-        Transport { _private: () }
+        let credentials = IceCreds { ufrag: config.ice_ufrag.clone(), pass: config.ice_pwd.clone() };
+        let (mut rtc, keys) = identity.build(connection::library_config(&config, credentials), now);
+        connection::add_local_candidates(&mut rtc, &config.candidates);
+        Transport {
+            rtc,
+            rtc_dirty: true,
+            rtc_deadline: now,
+            keys,
+            session: None,
+            route: None,
+            life: Life::New,
+            events: VecDeque::new(),
+            clock: ReportClock::new(now),
+            negotiation: Negotiation::new(&config),
+            sending: Sending::new(config.seed),
+            receiving: Receiving::default(),
+            channels: Channels::default(),
+            estimator: Estimator::new(now),
+            stats: TransportStats::default(),
+            config,
+        }
     }
 
     /// Is this a datagram of this transport? STUN by ufrag and MAC, everything else by validated address.
     pub fn accepts(&self, source: SocketAddr, destination: SocketAddr, datagram: &[u8]) -> bool {
-        false
+        self.is_ours(source, destination, datagram)
     }
 
     /// Takes a datagram. What is not ours, or does not open, is dropped and counted.
@@ -298,90 +353,142 @@ impl Transport {
         datagram: &[u8],
         slab: &mut SendSlab,
     ) {
+        if self.life != Life::Closed {
+            self.receive_datagram(now, source, destination, datagram, slab);
+        }
     }
 
     /// Time went by: call at the instant that [`Transport::poll_output`] named, or later.
-    pub fn handle_timeout(&mut self, now: Instant, slab: &mut SendSlab) {}
+    pub fn handle_timeout(&mut self, now: Instant, slab: &mut SendSlab) {
+        if self.life != Life::Closed {
+            self.advance(now, slab);
+        }
+    }
 
     /// The next event, or the next deadline.
     pub fn poll_output(&mut self, now: Instant, slab: &mut SendSlab) -> TransportOutput {
-        TransportOutput::Timeout(now)
+        if self.rtc_dirty && self.life != Life::Closed {
+            self.drain(now, slab);
+        }
+        match self.events.pop_front() {
+            Some(event) => TransportOutput::Event(event),
+            None => TransportOutput::Timeout(self.next_deadline(now)),
+        }
     }
 
     /// The client offers. Single connection: send tracks are placed on the client's receiving sections, with our own msid.
+    ///
+    /// # Errors
+    ///
+    /// [`NegotiationError`] with what was wrong; the transport goes on as before the offer unless it was so broken that
+    /// the connection ends, which comes as [`TransportEvent::Closed`].
     pub fn accept_offer(&mut self, now: Instant, sdp: &str) -> Result<LocalDescription, NegotiationError> {
-        Err(NegotiationError::State(String::new()))
+        self.answer(now, sdp)
     }
 
-    /// Single connection: send tracks (audio, video) without a section.
+    /// Single connection: send tracks (audio, video) without a section: so many receiving sections the client must add.
     pub fn sections_missing(&self) -> (u32, u32) {
-        (0, 0)
+        self.negotiation.sections_missing(&self.sending)
+    }
+
+    /// Single connection: the client must offer again (even where no section is missing), so that added tracks are placed
+    /// on sections that became free and the sections of removed tracks go inactive.
+    pub fn needs_client_offer(&self) -> bool {
+        !self.config.offerer && self.negotiation.is_due(&self.sending)
     }
 
     /// We offer. None: nothing to negotiate, or an offer is pending.
     pub fn create_offer(&mut self, now: Instant) -> Option<LocalDescription> {
-        None
+        self.offer(now)
     }
 
-    /// The next [`Transport::create_offer`] carries new ICE credentials.
-    pub fn restart_ice(&mut self, now: Instant, ufrag: String, pwd: String) {}
+    /// The next [`Transport::create_offer`] carries new ICE credentials. Where the client offers, it must restart.
+    pub fn restart_ice(&mut self, _now: Instant, ufrag: String, pwd: String) {
+        self.negotiation.request_restart(ufrag, pwd);
+    }
 
     /// The client's answer to our pending offer.
+    ///
+    /// # Errors
+    ///
+    /// [`NegotiationError::State`] without a pending offer, else with what was wrong. The offer is then used up.
     pub fn accept_answer(&mut self, now: Instant, sdp: &str) -> Result<(), NegotiationError> {
-        Err(NegotiationError::State(String::new()))
+        self.apply_answer(now, sdp)
     }
 
     /// A trickled candidate line, `candidate:...`. Host names (mDNS) and TCP candidates are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`NegotiationError::Candidate`] for what is no candidate, [`NegotiationError::Limit`] when there are too many.
     pub fn add_remote_candidate(&mut self, line: &str) -> Result<(), NegotiationError> {
-        Ok(())
+        self.trickle(line)
+    }
+
+    /// Our ICE ufrag now.
+    pub fn local_ufrag(&self) -> &str {
+        self.negotiation.local_ufrag()
     }
 
     /// A track that the next negotiation places on a section.
     pub fn add_send_track(&mut self, track: SendTrack) -> SendId {
-        SendId(0)
+        self.sending.add(track, &self.receiving)
     }
 
     /// The section goes inactive and is reused.
-    pub fn remove_send_track(&mut self, send: SendId) {}
+    pub fn remove_send_track(&mut self, send: SendId) {
+        self.sending.remove(send);
+        self.negotiation.release(send);
+    }
 
     /// Seals a packet into the slab.
     pub fn send_rtp(&mut self, now: Instant, send: SendId, packet: &OutgoingRtp<'_>, slab: &mut SendSlab) -> Sent {
-        Sent::NotReady
+        self.seal_first(now, send, packet, slab)
     }
 
-    /// Seals a packet into the slab once more, as RTX (RFC 4588) where that was negotiated.
-    pub fn send_retransmission(&mut self, now: Instant, send: SendId, packet: &OutgoingRtp<'_>, slab: &mut SendSlab) -> Sent {
-        Sent::NotReady
+    /// Seals a packet into the slab once more, as RTX (RFC 4588).
+    pub fn send_retransmission(
+        &mut self,
+        now: Instant,
+        send: SendId,
+        packet: &OutgoingRtp<'_>,
+        slab: &mut SendSlab,
+    ) -> Sent {
+        self.seal_again(now, send, packet, slab)
     }
 
     /// PLI to the publisher; throttling is the room's.
-    pub fn request_key_frame(&mut self, now: Instant, recv: RecvId) {}
+    pub fn request_key_frame(&mut self, now: Instant, recv: RecvId) {
+        self.send_picture_loss(now, recv);
+    }
 
-    /// False: the buffer is over its limit and the message was dropped.
+    /// False: the channel is not open, or its buffer is over its limit and the message was dropped (and counted).
     pub fn send_data(&mut self, channel: ChannelId, binary: bool, data: &[u8]) -> bool {
-        false
+        self.write_channel(channel, binary, data)
     }
 
     /// Bytes that wait in a data channel's send buffer.
-    pub fn buffered_bytes(&self, channel: ChannelId) -> usize {
-        0
+    pub fn buffered_bytes(&mut self, channel: ChannelId) -> usize {
+        self.channel_backlog(channel)
     }
 
     /// Says goodbye to the peer (DTLS close_notify) and ends.
-    pub fn close(&mut self, now: Instant, slab: &mut SendSlab) {}
+    pub fn close(&mut self, now: Instant, slab: &mut SendSlab) {
+        self.shut_down(now, slab);
+    }
 
     /// Counters.
     pub fn stats(&self) -> TransportStats {
-        TransportStats::default()
+        self.stats
     }
 
     /// ICE and DTLS are up.
     pub fn is_connected(&self) -> bool {
-        false
+        self.life == Life::Connected
     }
 
     /// The peer's address on the nominated pair.
     pub fn remote_address(&self) -> Option<SocketAddr> {
-        None
+        self.route.map(|route| route.destination)
     }
 }
