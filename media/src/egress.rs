@@ -128,6 +128,12 @@ impl SendStream {
         highest.checked_sub(back)
     }
 
+    /// The mid, as long as the peer may not know where the SSRC belongs.
+    fn mid_to_send(&self) -> Option<&[u8]> {
+        let template = self.template.as_ref().filter(|_| !self.known_to_peer)?;
+        Some(template.mid.as_bytes())
+    }
+
     fn payload(&self, codec: Codec) -> Option<(&Template, Payload)> {
         let template = self.template.as_ref()?;
         let payload = template.payloads.iter().find(|payload| payload.codec == codec)?;
@@ -225,7 +231,7 @@ impl Egress {
         if !stream.sealed.take(packet.seq) {
             return Sealed::Repeated;
         }
-        let mid = (!stream.known_to_peer).then(|| stream.template.as_ref().map(|t| t.mid.as_bytes())).flatten();
+        let mid = stream.mid_to_send();
         let fixed = FixedHeader {
             payload_type,
             marker: packet.marker,
@@ -259,9 +265,9 @@ impl Egress {
             return Sealed::NotNegotiated;
         };
         let ids = template.extensions;
-        let mid = (!stream.known_to_peer).then_some(template.mid.as_bytes());
         stream.rtx_index += 1;
         let index = stream.rtx_index;
+        let mid = stream.mid_to_send();
         let fixed = FixedHeader {
             payload_type,
             marker: packet.marker,
