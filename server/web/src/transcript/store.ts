@@ -4,17 +4,19 @@
 
 import type { Room, TextStreamReader } from 'livekit-client';
 import { useSyncExternalStore } from 'react';
+import { SpeakerClock } from './speakerClock';
 import { applyUpdate, segmentKey, TEXT_LIMIT, type TranscriptLine } from './transcript';
 
 const TOPIC = 'lk.transcription';
-/** Segments whose newest stream is remembered; the least recently updated go first. */
-const OPEN_SEGMENT_LIMIT = 500;
+/** Segments whose newest stream is remembered (the least recently updated go first), and tracks whose clock is. */
+const REMEMBERED_LIMIT = 500;
 
 export class TranscriptStore {
   /** Moment of joining: cue times count from here. Milliseconds since 1970. */
   readonly originMs = Date.now();
   private lines: readonly TranscriptLine[] = [];
   private latestBySpeaker = new Map<string, Roll>();
+  private clocks = new Map<string, SpeakerClock>();
   private streams = 0;
   /** Ordinal of the newest stream shown per segment: an older one that completes late is skipped. */
   private newestStream = new Map<string, number>();
@@ -47,8 +49,9 @@ export class TranscriptStore {
     const segment = attribute('lk.segment_id') || reader.info.id;
     const committed = Number.parseInt(attribute('auralink.committed') ?? '', 10) || 0;
     const key = segmentKey(identity, segment);
+    const spoken = this.whenSpoken(segmentKey(identity, attribute('lk.transcribed_track_id') ?? ''), attribute);
     const update = (text: string, final: boolean) => {
-      if (this.isNewest(key, stream)) this.apply({ identity, name, segment, text, committed, final, atMs: Date.now() });
+      if (this.isNewest(key, stream)) this.apply({ identity, name, segment, text, committed, final, atMs: Date.now(), spoken });
     };
     let text = '';
     try {
@@ -66,11 +69,23 @@ export class TranscriptStore {
     }
   }
 
+  private whenSpoken(track: string, attribute: (key: string) => string | undefined) {
+    const startMs = Number(attribute('auralink.start_ms'));
+    const endMs = Number(attribute('auralink.end_ms'));
+    if (!(startMs >= 0 && endMs > startMs)) return null;
+    let clock = this.clocks.get(track);
+    if (!clock) {
+      if (this.clocks.size >= REMEMBERED_LIMIT) this.clocks.clear();
+      this.clocks.set(track, (clock = new SpeakerClock()));
+    }
+    return clock.place(startMs, endMs, Date.now());
+  }
+
   private isNewest(key: string, stream: number): boolean {
     if ((this.newestStream.get(key) ?? 0) > stream) return false;
     this.newestStream.delete(key);
     this.newestStream.set(key, stream);
-    if (this.newestStream.size > OPEN_SEGMENT_LIMIT) this.newestStream.delete(this.newestStream.keys().next().value!);
+    if (this.newestStream.size > REMEMBERED_LIMIT) this.newestStream.delete(this.newestStream.keys().next().value!);
     return true;
   }
 

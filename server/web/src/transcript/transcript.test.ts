@@ -18,6 +18,14 @@ describe('applyUpdate', () => {
     ]);
   });
 
+  it('prefers when words were spoken to when they arrived', () => {
+    const lines = apply(
+      update({ text: 'good', atMs: 2000, spoken: { startMs: 1200, endMs: 1500 } }),
+      update({ text: 'Good.', final: true, atMs: 2600, spoken: { startMs: 1150, endMs: 1650 } }),
+    );
+    expect(lines[0]).toMatchObject({ startMs: 1150, endMs: 1650 });
+  });
+
   it('ignores what comes after the final text', () => {
     const closed = apply(update({ text: 'done', final: true }));
     expect(applyUpdate(closed, update({ text: 'do' }))).toBe(closed);

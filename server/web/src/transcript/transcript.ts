@@ -12,7 +12,7 @@ export interface TranscriptLine {
   /** How many code points of `text` will not change any more. */
   committed: number;
   final: boolean;
-  /** Arrival of the first and of the latest update, milliseconds since 1970. */
+  /** When the words began and ended, milliseconds since 1970: as spoken where the server says so, else as they arrived. */
   startMs: number;
   endMs: number;
 }
@@ -24,7 +24,10 @@ export interface SegmentUpdate {
   text: string;
   committed: number;
   final: boolean;
+  /** When the update arrived. */
   atMs: number;
+  /** When its words were spoken, where that is known. */
+  spoken?: { startMs: number; endMs: number } | null;
 }
 
 /** Some 8 hours of one lively speaker; beyond it the oldest lines go. */
@@ -56,8 +59,8 @@ export function applyUpdate(lines: readonly TranscriptLine[], update: SegmentUpd
     text,
     committed,
     final: update.final,
-    startMs: known?.startMs ?? update.atMs,
-    endMs: update.atMs,
+    startMs: update.spoken?.startMs ?? known?.startMs ?? update.atMs,
+    endMs: update.spoken?.endMs ?? update.atMs,
   };
   if (!known) return [...lines.slice(-(LINE_LIMIT - 1)), line];
   return lines.with(index, line);
