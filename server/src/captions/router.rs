@@ -1,0 +1,109 @@
+//! From the shards' tap rings to the streams of the engine: one thread at low priority that takes packets out of every ring and
+//! gives each to the stream of its track. It sleeps between looks; without streams it parks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use auralink_ai::scheduler::StreamHandle;
+use auralink_media::ids::TrackKey;
+use auralink_media::tap::TapPacket;
+
+/// Time between looks at the rings. Longer would add to every word's latency, shorter would cost idle wake-ups.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Time between looks while nobody is heard.
+const IDLE_LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Which stream hears which track.
+type Streams = Arc<Mutex<HashMap<TrackKey, Arc<StreamHandle>>>>;
+
+/// The thread and its table.
+#[derive(Debug)]
+pub struct Router {
+    streams: Streams,
+    thread: Option<thread::JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    unclaimed: Arc<AtomicU64>,
+}
+
+impl Router {
+    /// Starts the thread over the rings, one per shard.
+    pub fn start(taps: Vec<rtrb::Consumer<TapPacket>>) -> std::io::Result<Self> {
+        let streams = Streams::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let unclaimed = Arc::new(AtomicU64::new(0));
+        let thread = {
+            let (streams, stop, unclaimed) = (Arc::clone(&streams), Arc::clone(&stop), Arc::clone(&unclaimed));
+            thread::Builder::new().name("tap-router".into()).spawn(move || route(taps, &streams, &stop, &unclaimed))?
+        };
+        Ok(Self { streams, thread: Some(thread), stop, unclaimed })
+    }
+
+    /// From now on the track's packets go to the stream.
+    pub fn attach(&self, track: TrackKey, stream: Arc<StreamHandle>) {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(track, stream);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+
+    /// The track is not heard any more.
+    pub fn detach(&self, track: TrackKey) -> Option<Arc<StreamHandle>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&track)
+    }
+
+    /// Packets of tracks that nobody hears (the tap was just opened or closed).
+    pub fn unclaimed(&self) -> u64 {
+        self.unclaimed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic of the router was already reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn route(mut taps: Vec<rtrb::Consumer<TapPacket>>, streams: &Streams, stop: &AtomicBool, unclaimed: &AtomicU64) {
+    while !stop.load(Ordering::Relaxed) {
+        let idle = {
+            let streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+            for tap in &mut taps {
+                while let Ok(packet) = tap.pop() {
+                    match streams.get(&packet.track) {
+                        Some(stream) => {
+                            stream.push_packet(heard(packet));
+                        }
+                        None => {
+                            unclaimed.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            }
+            streams.is_empty()
+        };
+        thread::park_timeout(if idle { IDLE_LOOK_EVERY } else { LOOK_EVERY });
+    }
+}
+
+/// The packet in the words of `ai`, which knows no tracks.
+fn heard(packet: TapPacket) -> auralink_ai::audio::TapPacket {
+    auralink_ai::audio::TapPacket {
+        seq: packet.seq,
+        timestamp: packet.timestamp,
+        arrival: packet.arrival,
+        level: packet.level,
+        voice: packet.voice,
+        marker: packet.marker,
+        epoch: packet.epoch,
+        payload: packet.payload,
+    }
+}

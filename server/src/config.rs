@@ -1,0 +1,343 @@
+//! The configuration: one strict YAML file over defaults that work on a laptop. LiveKit's keys are accepted where they
+//! mean the same. An unknown key is an error that names the nearest one.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// HTTP and WebSocket, TCP port.
+    pub port: u16,
+    /// gRPC, TCP port; 0 turns it off.
+    pub grpc_port: u16,
+    /// Addresses for HTTP, gRPC and media.
+    pub bind_addresses: Vec<IpAddr>,
+    /// Keys, certificates, models.
+    pub data_dir: Option<PathBuf>,
+    /// API key -> secret.
+    pub keys: BTreeMap<String, String>,
+    /// File with `key: secret` lines, reread when it changes.
+    pub key_file: Option<PathBuf>,
+    /// Media.
+    pub rtc: RtcConfig,
+    /// Rooms.
+    pub room: RoomConfig,
+    /// HTTPS.
+    pub tls: TlsConfig,
+    /// What is written to standard error.
+    pub logging: LoggingConfig,
+    /// Who is captioned.
+    pub captions: CaptionsConfig,
+    /// How speech is recognised.
+    pub ai: AiConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            port: 7880,
+            grpc_port: 7890,
+            bind_addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            data_dir: None,
+            keys: BTreeMap::new(),
+            key_file: None,
+            rtc: RtcConfig::default(),
+            room: RoomConfig::default(),
+            tls: TlsConfig::default(),
+            logging: LoggingConfig::default(),
+            captions: CaptionsConfig::default(),
+            ai: AiConfig::default(),
+        }
+    }
+}
+
+/// A UDP port or a range `7882-7889`: one port per shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "PortOrRange")]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, inclusive.
+    pub last: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PortOrRange {
+    Port(u16),
+    Range(String),
+}
+
+impl TryFrom<PortOrRange> for PortRange {
+    type Error = String;
+
+    fn try_from(value: PortOrRange) -> Result<Self, String> {
+        match value {
+            PortOrRange::Port(port) => Ok(Self { first: port, last: port }),
+            PortOrRange::Range(text) => {
+                let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+                let read = |s: &str| s.trim().parse::<u16>().map_err(|_| format!("`{text}` is not a port or a range such as 7882-7889"));
+                let range = Self { first: read(first)?, last: read(last)? };
+                if range.first > range.last {
+                    return Err(format!("the range `{text}` ends before it begins"));
+                }
+                Ok(range)
+            }
+        }
+    }
+}
+
+/// Media.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RtcConfig {
+    /// One UDP port, or one per shard.
+    pub udp_port: PortRange,
+    /// Address put into candidates instead of the interfaces' own.
+    pub node_ip: Option<IpAddr>,
+    /// Answer ICE checks only.
+    pub use_ice_lite: bool,
+    /// Media threads; 0: cores minus one, at least one.
+    pub shards: usize,
+}
+
+impl Default for RtcConfig {
+    fn default() -> Self {
+        Self { udp_port: PortRange { first: 7882, last: 7882 }, node_ip: None, use_ice_lite: false, shards: 0 }
+    }
+}
+
+/// Rooms.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RoomConfig {
+    /// A join makes the room if there is none.
+    pub auto_create: bool,
+    /// Seconds a room lives that nobody joined.
+    pub empty_timeout: u32,
+    /// Seconds a room lives after the last one left.
+    pub departure_timeout: u32,
+    /// 0: no limit but the server's.
+    pub max_participants: u32,
+}
+
+impl Default for RoomConfig {
+    fn default() -> Self {
+        Self { auto_create: true, empty_timeout: 300, departure_timeout: 20, max_participants: 0 }
+    }
+}
+
+/// HTTPS.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// PEM chain; reread when it changes.
+    pub cert_file: Option<PathBuf>,
+    /// PEM key.
+    pub key_file: Option<PathBuf>,
+    /// Make a certificate at the first start.
+    pub self_signed: bool,
+}
+
+/// Logs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoggingConfig {
+    /// error, warn, info, debug, trace, or a filter such as `info,auralink_media=debug`.
+    pub level: String,
+    /// One JSON object a line.
+    pub json: bool,
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), json: false }
+    }
+}
+
+/// Captions in rooms.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaptionsConfig {
+    /// On in new rooms.
+    pub default: bool,
+    /// Silence that closes a segment, 200 to 5,000 ms.
+    pub endpoint_silence_ms: u32,
+}
+
+impl Default for CaptionsConfig {
+    fn default() -> Self {
+        Self { default: true, endpoint_silence_ms: 550 }
+    }
+}
+
+/// Which runtime runs the models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runtime {
+    /// ONNX Runtime if its library is found, else the built-in one.
+    #[default]
+    Auto,
+    /// ONNX Runtime or no captions.
+    Onnxruntime,
+    /// The built-in pure-Rust runtime.
+    Builtin,
+}
+
+/// How speech is recognised.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AiConfig {
+    /// Folder of a model pack; default: the built-in demonstrator.
+    pub pack: Option<PathBuf>,
+    /// Folder of the Silero VAD pack; default: looked for in the cache folder, else a built-in detector.
+    pub vad: Option<PathBuf>,
+    /// libonnxruntime.so; default: looked for in the cache folder.
+    pub onnxruntime: Option<PathBuf>,
+    /// Which runtime.
+    pub runtime: Runtime,
+    /// Threads for models, 1 to 64.
+    pub threads: usize,
+    /// Streams heard at once; one more is refused with a reason.
+    pub max_streams: usize,
+}
+
+impl Default for AiConfig {
+    fn default() -> Self {
+        Self { pack: None, vad: None, onnxruntime: None, runtime: Runtime::Auto, threads: 1, max_streams: 64 }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {path} cannot be read: {source}")]
+    Read {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its text is wrong.
+    #[error("{origin}: {message}")]
+    Parse {
+        /// File or variable.
+        origin: String,
+        /// What, where, and the nearest key.
+        message: String,
+    },
+    /// A value is outside its range.
+    #[error("{key} is {value}: {rule}")]
+    Range {
+        /// Key.
+        key: &'static str,
+        /// Value.
+        value: String,
+        /// What is allowed.
+        rule: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads YAML text. `origin` names it in errors.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let config: Self = serde_yaml_ng::from_str(text)
+            .map_err(|error| ConfigError::Parse { origin: origin.to_owned(), message: with_nearest_key(&error.to_string()) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads a file.
+    pub fn read(path: &std::path::Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let range = |key, value: String, ok, rule| if ok { Ok(()) } else { Err(ConfigError::Range { key, value, rule }) };
+        range("bind_addresses", "empty".into(), !self.bind_addresses.is_empty(), "name at least one address, for example 127.0.0.1")?;
+        let silence = self.captions.endpoint_silence_ms;
+        range("captions.endpoint_silence_ms", silence.to_string(), (200..=5_000).contains(&silence), "200 to 5000")?;
+        range("ai.threads", self.ai.threads.to_string(), (1..=64).contains(&self.ai.threads), "1 to 64")?;
+        range("ai.max_streams", self.ai.max_streams.to_string(), (1..=4_096).contains(&self.ai.max_streams), "1 to 4096")?;
+        let tls = &self.tls;
+        range(
+            "tls",
+            "half of a certificate".into(),
+            tls.cert_file.is_some() == tls.key_file.is_some(),
+            "cert_file and key_file belong together",
+        )?;
+        for (key, secret) in &self.keys {
+            range("keys", format!("a secret of {} characters for `{key}`", secret.len()), !secret.is_empty(), "secrets must not be empty")?;
+        }
+        Ok(())
+    }
+
+    /// The data folder: configured, or the platform's place for an application's state.
+    pub fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(default_data_dir)
+    }
+}
+
+/// `$XDG_DATA_HOME/auralink`, else `~/.local/share/auralink`.
+pub fn default_data_dir() -> PathBuf {
+    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    var("XDG_DATA_HOME")
+        .or_else(|| var("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("."))
+        .join("auralink")
+}
+
+/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
+fn with_nearest_key(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let Some(unknown) = message.contains("unknown field").then(|| quoted.next()).flatten() else {
+        return message.to_owned();
+    };
+    match quoted.min_by_key(|known| strsim::damerau_levenshtein(unknown, known)) {
+        Some(nearest) => format!("{message}; did you mean `{nearest}`?"),
+        None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_text_is_the_default() {
+        let config = Config::parse("", "test").unwrap();
+        assert_eq!(config.port, 7880);
+        assert_eq!(config.bind_addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    }
+
+    #[test]
+    fn livekit_keys_mean_the_same() {
+        let config = Config::parse("port: 7000\nrtc:\n  udp_port: 7882-7885\n  use_ice_lite: true\nkeys:\n  k: s\nroom:\n  empty_timeout: 5\n", "test").unwrap();
+        assert_eq!((config.port, config.rtc.udp_port.first, config.rtc.udp_port.last), (7000, 7882, 7885));
+        assert_eq!(config.keys["k"], "s");
+    }
+
+    #[test]
+    fn unknown_key_names_the_nearest_and_the_line() {
+        let error = Config::parse("port: 1\nrtc:\n  udp_prot: 7882\n", "auralink.yaml").unwrap_err().to_string();
+        assert!(error.contains("auralink.yaml") && error.contains("udp_prot") && error.contains("did you mean `udp_port`"), "{error}");
+        assert!(error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn values_outside_their_range_are_refused() {
+        for text in ["ai: {threads: 0}", "captions: {endpoint_silence_ms: 10}", "rtc: {udp_port: 9-3}", "tls: {cert_file: a}", "bind_addresses: []"] {
+            assert!(Config::parse(text, "test").is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Who calls: the LiveKit access token in the `authorization` metadata, checked by the same verifier as everywhere.
+
+use auralink_signaling::access::{AccessError, Claims, KeySet, bearer};
+use auralink_signaling::rooms::RoomsError;
+use tonic::{Code, Status, metadata::MetadataMap};
+
+use crate::captions::CaptionsError;
+
+/// The caller's claims, or UNAUTHENTICATED with a sentence.
+pub fn caller(keys: &KeySet, metadata: &MetadataMap) -> Result<Claims, Status> {
+    let header = metadata
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| Status::unauthenticated("no access token: send `authorization: Bearer <token>` (auralink token makes one)"))?;
+    let verified = bearer(header).and_then(|token| keys.verify(token)).map_err(|error| Status::unauthenticated(error.to_string()))?;
+    Ok(verified.claims)
+}
+
+/// PERMISSION_DENIED with the sentence, unless one of the grants is there.
+pub fn granted(grants: &[Result<(), AccessError>]) -> Result<(), Status> {
+    match grants.iter().find(|grant| grant.is_ok()).or_else(|| grants.last()) {
+        Some(Err(error)) => Err(Status::permission_denied(error.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// The one mapping from the room layer's errors to gRPC.
+pub fn rooms_status(error: &RoomsError) -> Status {
+    let code = match error.code() {
+        "not_found" => Code::NotFound,
+        "invalid_argument" => Code::InvalidArgument,
+        "already_exists" => Code::AlreadyExists,
+        "permission_denied" => Code::PermissionDenied,
+        "resource_exhausted" => Code::ResourceExhausted,
+        "failed_precondition" => Code::FailedPrecondition,
+        "unavailable" => Code::Unavailable,
+        _ => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// The one mapping from the captions' errors to gRPC.
+pub fn captions_status(error: &CaptionsError) -> Status {
+    match error {
+        CaptionsError::Unavailable(_) => Status::failed_precondition(error.to_string()),
+        CaptionsError::NoRoom(_) => Status::not_found(error.to_string()),
+        CaptionsError::Room(error) => rooms_status(error),
+        CaptionsError::Stopped => Status::unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,135 @@
+//! `auralink.v1.Rooms`: a thin face on the same room layer that LiveKit's RoomService stands on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use auralink_proto::livekit;
+use auralink_proto::v1::rooms_server::Rooms as RoomsApi;
+use auralink_proto::v1::{
+    CreateRequest, EndRequest, EndResponse, FollowRequest, ListRequest, ListResponse, PublishRequest, PublishResponse, Room, TranscriptEvent,
+    publish_request::Request as Part,
+};
+use auralink_signaling::rooms::Rooms;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::authorize::{caller, captions_status, granted, rooms_status};
+use crate::captions::Captions;
+use crate::publish;
+
+/// The service.
+pub struct RoomsService {
+    /// The room layer.
+    pub rooms: Rooms,
+    /// The transcripts.
+    pub captions: Captions,
+}
+
+type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl RoomsApi for RoomsService {
+    async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Room>, Status> {
+        let claims = caller(self.rooms.keys(), request.metadata())?;
+        granted(&[claims.require_room_create().map(drop)])?;
+        let CreateRequest { name, max_participants, empty_timeout_s, metadata, captions } = request.into_inner();
+        let wanted = livekit::CreateRoomRequest { name, max_participants, empty_timeout: empty_timeout_s, metadata, ..Default::default() };
+        let room = self.rooms.create(wanted).await.map_err(|error| rooms_status(&error))?;
+        if let Some(enabled) = captions {
+            self.captions.set_enabled(&room.name, enabled).await.map_err(|error| captions_status(&error))?;
+        }
+        Ok(Response::new(self.described(room).await))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let claims = caller(self.rooms.keys(), request.metadata())?;
+        granted(&[claims.require_room_list().map(drop)])?;
+        let mut rooms = Vec::new();
+        for room in self.rooms.list(&request.into_inner().names) {
+            rooms.push(self.described(room).await);
+        }
+        Ok(Response::new(ListResponse { rooms }))
+    }
+
+    async fn end(&self, request: Request<EndRequest>) -> Result<Response<EndResponse>, Status> {
+        let claims = caller(self.rooms.keys(), request.metadata())?;
+        granted(&[claims.require_room_create().map(drop)])?;
+        self.rooms.delete(&request.into_inner().name).await.map_err(|error| rooms_status(&error))?;
+        Ok(Response::new(EndResponse {}))
+    }
+
+    type FollowStream = Answer<TranscriptEvent>;
+
+    async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let claims = caller(self.rooms.keys(), request.metadata())?;
+        let FollowRequest { room, interim, passive } = request.into_inner();
+        let joins = claims.require_join().map(drop).and_then(|()| claims.require_room(&room));
+        granted(&[claims.require_room_admin(&room).map(drop), joins])?;
+        let transcript = self.captions.follow(&room).await.map_err(|error| captions_status(&error))?;
+        if !passive && !self.captions.is_enabled(&room).await {
+            self.captions.set_enabled(&room, true).await.map_err(|error| captions_status(&error))?;
+        }
+        let (events, stream) = mpsc::channel(64);
+        tokio::spawn(forward(transcript, events, interim));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    type PublishStream = Answer<PublishResponse>;
+
+    async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Self::PublishStream>, Status> {
+        let claims = caller(self.rooms.keys(), request.metadata())?;
+        let mut audio = request.into_inner();
+        let config = match audio.message().await? {
+            Some(PublishRequest { request: Some(Part::Config(config)) }) => config,
+            _ => return Err(Status::invalid_argument("the first message must hold `config`")),
+        };
+        let joins = claims.require_join().map(drop).and_then(|()| claims.require_room(&config.room)).and_then(|()| claims.require_publish());
+        granted(&[claims.require_room_admin(&config.room).map(drop), joins])?;
+        let player = publish::Player::enter(&self.rooms, &config).await.map_err(|error| rooms_status(&error))?;
+        let (progress, stream) = mpsc::channel(16);
+        tokio::spawn(player.play(audio, progress));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+impl RoomsService {
+    async fn described(&self, room: livekit::Room) -> Room {
+        let captions = self.captions.is_enabled(&room.name).await;
+        Room {
+            sid: room.sid,
+            name: room.name,
+            participants: room.num_participants,
+            max_participants: room.max_participants,
+            created_at_ms: room.creation_time_ms,
+            captions,
+            metadata: room.metadata,
+        }
+    }
+}
+
+/// From the room's transcript to one follower. A follower that reads too slowly is told that it lost events.
+async fn forward(
+    mut transcript: broadcast::Receiver<Arc<TranscriptEvent>>,
+    events: mpsc::Sender<Result<TranscriptEvent, Status>>,
+    interim: bool,
+) {
+    loop {
+        let event = tokio::select! {
+            event = transcript.recv() => event,
+            () = events.closed() => return,
+        };
+        let event = match event {
+            Ok(event) if event.r#final || interim || !event.notice.is_empty() => event.as_ref().clone(),
+            Ok(_) => continue,
+            Err(broadcast::error::RecvError::Lagged(lost)) => {
+                TranscriptEvent { notice: format!("{lost} events were lost: this follower reads too slowly"), ..Default::default() }
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if events.send(Ok(event)).await.is_err() {
+            return;
+        }
+    }
+}

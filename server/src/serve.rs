@@ -1,0 +1,236 @@
+//! `auralink serve`: puts the parts together, prints one URL, and takes them apart again in order.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use auralink_media::control::MediaConfig;
+use auralink_media::net::Sfu;
+use auralink_signaling::access::KeySet;
+use auralink_signaling::rooms::{Rooms, RoomsConfig, media_events};
+use axum::Router;
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::ApiState;
+use crate::captions::{Captions, CaptionsParts};
+use crate::cli::{ServeArgs, TlsMode};
+use crate::config::Config;
+use crate::credentials::Credentials;
+use crate::{addresses, grpc, http, speech, telemetry, tls};
+
+/// Audio packets that a shard's tap ring holds: 100 speakers for about 400 ms.
+const TAP_RING: usize = 2_048;
+
+/// How long open requests may finish after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let config = configuration(&args)?;
+    telemetry::start_logs(&config.logging)?;
+    let recorder = telemetry::start_metrics()?;
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        bail!("another TLS provider was installed before");
+    }
+    let data_dir = config.data_dir();
+    let credentials = if args.dev { Credentials::dev() } else { Credentials::read_or_create(&data_dir)? };
+    let keys = keys(&config, &credentials)?;
+    let addresses = addresses::concrete(&config.bind_addresses).context("the interfaces of this machine cannot be listed")?;
+    let certificate = tls::certificate(&config.tls, &data_dir, &addresses)?;
+    let secure = certificate.is_some();
+
+    // Ports first: a port in use is found before anything else is started.
+    let http_listeners = listen(&config.bind_addresses, config.port, "HTTP", "`port`, or --port")?;
+    let grpc_listeners = match config.grpc_port {
+        0 => Vec::new(),
+        port => listen(&config.bind_addresses, port, "gRPC", "`grpc_port`")?,
+    };
+
+    let media_config = media_config(&config, &addresses);
+    let (producers, taps) = media_config.udp_bind.iter().map(|_| rtrb::RingBuffer::new(TAP_RING)).unzip();
+    let (sink, events) = media_events();
+    let udp = media_config.udp_bind.clone();
+    let sfu = Sfu::start(media_config, Arc::new(move |event| sink.send(event)), producers)
+        .with_context(|| format!("media cannot be served on UDP {}; another port: `rtc: {{udp_port: ...}}`", list(&udp)))?;
+    let media = sfu.handle();
+    let rooms = Rooms::new(media.clone(), events, keys.clone(), rooms_config(&config));
+
+    let engine = speech::start(&config.ai);
+    if let Err(reason) = &engine {
+        tracing::error!(reason, "captions are off; rooms work without them");
+    }
+    let captions = Captions::start(CaptionsParts {
+        rooms: rooms.clone(),
+        media: media.clone(),
+        engine,
+        taps,
+        default_on: config.captions.default,
+        endpoint_silence_ms: config.captions.endpoint_silence_ms,
+    })?;
+
+    let api_key = keys.first_key().context("no API key: name one under `keys`")?;
+    let api = ApiState { rooms: rooms.clone(), captions: captions.clone(), invite: credentials.invite.clone(), api_key };
+    let app = http::router(api, recorder, media);
+    let grpc_app = grpc::routes(rooms.clone(), captions.clone()).await?.into_axum_router();
+    let tls_config = match &certificate {
+        Some(files) => Some(tls::load(files).await?),
+        None => None,
+    };
+
+    let handle = Handle::new();
+    let mut servers = tokio::task::JoinSet::new();
+    for (listeners, app) in [(http_listeners, app), (grpc_listeners, grpc_app)] {
+        for listener in listeners {
+            servers.spawn(serve(listener, app.clone(), tls_config.clone(), handle.clone()));
+        }
+    }
+    announce(&config, &addresses, secure, &credentials, &captions, args.dev);
+
+    tokio::select! {
+        done = servers.join_next() => {
+            if let Some(result) = done {
+                result.context("a listener ended")?.context("a listener failed")?;
+            }
+        }
+        name = stop_signal() => tracing::info!(signal = name?, "stopping: participants are told to leave"),
+    }
+    rooms.shutdown().await;
+    handle.graceful_shutdown(Some(DRAIN));
+    while servers.join_next().await.is_some() {}
+    tokio::task::spawn_blocking(move || sfu.stop()).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// File or text, then environment, then flags.
+fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
+    let mut config = match (&args.config, &args.config_body) {
+        (Some(path), _) => Config::read(path)?,
+        (None, Some(text)) => Config::parse(text, "LIVEKIT_CONFIG")?,
+        (None, None) => Config::default(),
+    };
+    if let Ok(text) = std::env::var("LIVEKIT_KEYS") {
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let (key, secret) = pair.split_once(':').context("LIVEKIT_KEYS must be `key: secret` pairs with commas between")?;
+            config.keys.insert(key.trim().to_owned(), secret.trim().to_owned());
+        }
+    }
+    if let Ok(port) = std::env::var("UDP_PORT") {
+        let port = port.parse().with_context(|| format!("UDP_PORT is `{port}`: a port number"))?;
+        config.rtc.udp_port = crate::config::PortRange { first: port, last: port };
+    }
+    if !args.bind.is_empty() {
+        config.bind_addresses.clone_from(&args.bind);
+    }
+    config.port = args.port.unwrap_or(config.port);
+    config.rtc.node_ip = args.node_ip.or(config.rtc.node_ip);
+    config.data_dir = args.data_dir.clone().or(config.data_dir);
+    match args.tls {
+        Some(TlsMode::SelfSigned) => config.tls.self_signed = true,
+        Some(TlsMode::Off) => config.tls = crate::config::TlsConfig::default(),
+        None => {}
+    }
+    Ok(config)
+}
+
+fn keys(config: &Config, credentials: &Credentials) -> anyhow::Result<KeySet> {
+    let mut keys = config.keys.clone();
+    if let Some(path) = &config.key_file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("the key file {} cannot be read", path.display()))?;
+        let more: std::collections::BTreeMap<String, String> =
+            serde_yaml_ng::from_str(&text).with_context(|| format!("the key file {} must hold `key: secret` lines", path.display()))?;
+        keys.extend(more);
+    }
+    if keys.is_empty() {
+        keys = credentials.keys();
+    }
+    Ok(KeySet::new(keys))
+}
+
+fn rooms_config(config: &Config) -> RoomsConfig {
+    let seconds = |s: u32| Duration::from_secs(u64::from(s));
+    RoomsConfig {
+        auto_create: config.room.auto_create,
+        empty_timeout: seconds(config.room.empty_timeout),
+        departure_timeout: seconds(config.room.departure_timeout),
+        max_participants: config.room.max_participants,
+        ..RoomsConfig::default()
+    }
+}
+
+/// One socket per shard on ports of their own; every shard on the first port would need a hand-over between shards.
+fn media_config(config: &Config, addresses: &[IpAddr]) -> MediaConfig {
+    let range = config.rtc.udp_port;
+    let ports = usize::from(range.last - range.first) + 1;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let wanted = if config.rtc.shards == 0 { cores.saturating_sub(1).max(1) } else { config.rtc.shards };
+    let ip = match config.bind_addresses.as_slice() {
+        [one] => *one,
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    let udp_bind = (range.first..=range.last).take(wanted.min(ports)).map(|port| SocketAddr::new(ip, port)).collect();
+    let advertised = config.rtc.node_ip.map_or_else(|| addresses.to_vec(), |ip| vec![ip]);
+    MediaConfig { udp_bind, advertised, ice_lite: config.rtc.use_ice_lite, max_participants: 2_000, max_tracks_per_participant: 32 }
+}
+
+fn listen(addresses: &[IpAddr], port: u16, what: &str, where_set: &str) -> anyhow::Result<Vec<TcpListener>> {
+    addresses
+        .iter()
+        .map(|ip| {
+            let address = SocketAddr::new(*ip, port);
+            let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+                ErrorKind::AddrInUse => anyhow::anyhow!("{what} cannot listen on {address}: the port is in use, perhaps by another AuraLink or LiveKit. Stop it, or choose another port ({where_set})"),
+                ErrorKind::PermissionDenied => anyhow::anyhow!("{what} cannot listen on {address}: not permitted. Choose a port above 1023 ({where_set})"),
+                ErrorKind::AddrNotAvailable => anyhow::anyhow!("{what} cannot listen on {address}: this machine has no such address (`bind_addresses`, or --bind)"),
+                _ => anyhow::anyhow!("{what} cannot listen on {address}: {error}"),
+            })?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        })
+        .collect()
+}
+
+async fn serve(listener: TcpListener, app: Router, tls: Option<RustlsConfig>, handle: Handle<SocketAddr>) -> std::io::Result<()> {
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    match tls {
+        Some(tls) => axum_server::from_tcp_rustls(listener, tls)?.handle(handle).serve(service).await,
+        None => axum_server::from_tcp(listener)?.handle(handle).serve(service).await,
+    }
+}
+
+async fn stop_signal() -> std::io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+/// What a person who just started it needs: one URL.
+fn announce(config: &Config, addresses: &[IpAddr], secure: bool, credentials: &Credentials, captions: &Captions, dev: bool) {
+    let scheme = if secure { "https" } else { "http" };
+    let on_network = addresses.iter().find(|ip| !ip.is_loopback());
+    let host = on_network.copied().or_else(|| addresses.first().copied()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let page = SocketAddr::new(host, config.port);
+    println!("AuraLink {} is ready. Open this in a browser:\n", env!("CARGO_PKG_VERSION"));
+    println!("    {scheme}://{page}/#invite={}\n", credentials.invite);
+    if on_network.is_some() && !secure {
+        println!("Away from this machine browsers give no camera without HTTPS: add --tls self-signed, or certificate files.");
+    }
+    if let Err(reason) = captions.engine() {
+        println!("Captions are off: {reason}");
+    }
+    if dev {
+        println!("Development keys: LIVEKIT_URL=ws://{page} LIVEKIT_API_KEY=devkey LIVEKIT_API_SECRET=secret");
+    }
+    tracing::info!(%page, secure, grpc_port = config.grpc_port, "ready");
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,140 @@
+//! HTTPS: certificate files that are reread when they change, or a self-signed certificate made at the first start and kept, so
+//! that a browser asks only once.
+
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use axum_server::tls_rustls::RustlsConfig;
+
+use crate::config::TlsConfig;
+
+/// How often certificate files are looked at.
+const RELOAD_EVERY: Duration = Duration::from_secs(10);
+
+/// Why HTTPS cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Certificate or key file.
+    #[error("the certificate {cert} with key {key} cannot be used: {source}; both must be PEM and belong together")]
+    Load {
+        /// Chain.
+        cert: PathBuf,
+        /// Key.
+        key: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Making the self-signed one.
+    #[error("a self-signed certificate could not be made: {0}")]
+    Make(#[from] rcgen::Error),
+    /// Writing it.
+    #[error("{path}: {source}; the data folder must be writable (choose another with --data-dir)")]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The certificate files in use.
+#[derive(Debug, Clone)]
+pub struct CertificateFiles {
+    /// PEM chain.
+    pub cert: PathBuf,
+    /// PEM key.
+    pub key: PathBuf,
+}
+
+/// Where a self-signed certificate is kept.
+pub fn self_signed_path(data_dir: &Path) -> CertificateFiles {
+    CertificateFiles { cert: data_dir.join("tls/certificate.pem"), key: data_dir.join("tls/key.pem") }
+}
+
+/// The files to serve with, made now if the configuration asks for a self-signed one; `None` without TLS.
+pub fn certificate(config: &TlsConfig, data_dir: &Path, addresses: &[IpAddr]) -> Result<Option<CertificateFiles>, TlsError> {
+    if let (Some(cert), Some(key)) = (&config.cert_file, &config.key_file) {
+        return Ok(Some(CertificateFiles { cert: cert.clone(), key: key.clone() }));
+    }
+    if !config.self_signed {
+        return Ok(None);
+    }
+    let files = self_signed_path(data_dir);
+    if !files.cert.is_file() || !files.key.is_file() {
+        make_self_signed(&files, addresses)?;
+    }
+    Ok(Some(files))
+}
+
+fn make_self_signed(files: &CertificateFiles, addresses: &[IpAddr]) -> Result<(), TlsError> {
+    let mut names = vec!["localhost".to_owned()];
+    names.extend(addresses.iter().map(ToString::to_string));
+    let made = rcgen::generate_simple_self_signed(names)?;
+    write(&files.key, made.signing_key.serialize_pem().as_bytes(), 0o600)?;
+    write(&files.cert, made.cert.pem().as_bytes(), 0o644)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
+    use std::io::Write;
+    let io = |source| TlsError::Write { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(io)?;
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path).map_err(io)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(io)
+}
+
+/// Loads the files, and keeps looking whether they changed.
+pub async fn load(files: &CertificateFiles) -> Result<RustlsConfig, TlsError> {
+    let config = RustlsConfig::from_pem_file(&files.cert, &files.key)
+        .await
+        .map_err(|source| TlsError::Load { cert: files.cert.clone(), key: files.key.clone(), source })?;
+    tokio::spawn(reload_when_changed(config.clone(), files.clone()));
+    Ok(config)
+}
+
+async fn reload_when_changed(config: RustlsConfig, files: CertificateFiles) {
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut seen = (modified(&files.cert), modified(&files.key));
+    loop {
+        tokio::time::sleep(RELOAD_EVERY).await;
+        let now = (modified(&files.cert), modified(&files.key));
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        match config.reload_from_pem_file(&files.cert, &files.key).await {
+            Ok(()) => tracing::info!(certificate = %files.cert.display(), "the certificate was reread"),
+            Err(error) => tracing::error!(certificate = %files.cert.display(), %error, "the changed certificate cannot be used; the old one stays"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn self_signed_is_made_once_and_loads() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let config = TlsConfig { self_signed: true, ..TlsConfig::default() };
+        let files = certificate(&config, dir.path(), &["127.0.0.1".parse().unwrap()]).unwrap().unwrap();
+        let first = std::fs::read(&files.cert).unwrap();
+        certificate(&config, dir.path(), &[]).unwrap();
+        assert_eq!(first, std::fs::read(&files.cert).unwrap());
+        load(&files).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn files_that_are_no_certificate_are_named() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let files = CertificateFiles { cert: dir.path().join("c.pem"), key: dir.path().join("k.pem") };
+        std::fs::write(&files.cert, "nonsense").unwrap();
+        std::fs::write(&files.key, "nonsense").unwrap();
+        assert!(load(&files).await.unwrap_err().to_string().contains("c.pem"));
+    }
+}
