@@ -8,7 +8,7 @@ import { hasMediaDevices, openCamera, openMicrophone } from './devices';
 import { parseFragment } from './invitation';
 import { type Choices, JoinScreen } from './join/JoinScreen';
 import { LeftScreen } from './LeftScreen';
-import { connectProblem, departure, deviceProblem, Problem } from './problems';
+import { connectProblem, departure, deviceProblem, listenOnly, Problem } from './problems';
 import { type Admission, fetchInfo, join, type ServerInfo } from './server';
 import { loadSettings } from './settings';
 import { TranscriptStore } from './transcript/store';
@@ -125,6 +125,11 @@ async function connect(choices: Choices): Promise<Meeting> {
 
 /** Joining never fails for want of a device: each is published by itself, and what failed is told. */
 async function publish(room: Room, choices: Choices): Promise<Problem[]> {
+  if (room.localParticipant.permissions?.canPublish === false) {
+    choices.cameraTrack?.stop();
+    choices.microphoneTrack?.stop();
+    return choices.camera || choices.microphone ? [listenOnly()] : [];
+  }
   const problems: Problem[] = [];
   const publishOne = async (device: 'camera' | 'microphone', open: () => Promise<LocalTrack>, source: Track.Source) => {
     let track: LocalTrack | null = null;

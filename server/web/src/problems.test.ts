@@ -50,6 +50,8 @@ describe('answers of the server', () => {
 describe('connections', () => {
   it('tells a bad token from a silent server and from blocked media', () => {
     expect(connectProblem(ConnectionError.notAllowed('x', 401)).what).toMatch(/token/);
+    const refused = 'could not establish signal connection: invalid token: eyJh.eyJu.sig-_, error: token is expired';
+    expect(connectProblem(ConnectionError.serverUnreachable(refused, 401)).what).toBe('The server refused the access token: token is expired.');
     expect(connectProblem(ConnectionError.serverUnreachable('x')).what).toMatch(/does not answer/);
     expect(connectProblem(ConnectionError.internal('x')).todo).toMatch(/UDP/);
     expect(connectProblem(new Problem('a', 'b')).message).toBe('a b');

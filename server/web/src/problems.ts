@@ -1,7 +1,7 @@
 // Everything that can go wrong, said in two parts: what happened, and what to do about it. No raw error text
 // of a browser or library reaches the page on its own.
 
-import { ConnectionError, ConnectionErrorReason, DisconnectReason } from 'livekit-client';
+import { ConnectionError, ConnectionErrorReason, DisconnectReason, PublishTrackError } from 'livekit-client';
 
 export class Problem extends Error {
   constructor(
@@ -52,6 +52,9 @@ export function insecureOrigin(): Problem {
 /** Why a camera or microphone, or both, could not be opened (names of W3C Media Capture, section 10.3). */
 export function deviceProblem(device: Device | 'both', error: unknown): Problem {
   if (error instanceof Problem) return error;
+  if (error instanceof PublishTrackError) {
+    return new Problem(`The server did not take the ${device === 'both' ? 'camera or microphone' : device} in.`, 'Turn it off and on again; if that does not help, leave and rejoin.');
+  }
   const both = device === 'both';
   const subject = both ? 'camera and microphone' : device;
   const them = both ? 'them' : `the ${device}`;
@@ -92,12 +95,9 @@ export function previewProblems(cameraError: unknown, microphoneError: unknown):
 export function connectProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof ConnectionError) {
+    // livekit-client gives some refusals the reason of a silent server, but keeps their status.
+    if (error.reason === ConnectionErrorReason.NotAllowed || error.status === 401 || error.status === 403) return tokenRefused(error);
     switch (error.reason) {
-      case ConnectionErrorReason.NotAllowed:
-        return new Problem(
-          'The server refused the access token.',
-          'It may have expired or belong to another server: open the newest link that the server printed, or ask for a new one.',
-        );
       case ConnectionErrorReason.ServerUnreachable:
       case ConnectionErrorReason.WebSocket:
         return serverUnreachable();
@@ -117,6 +117,20 @@ export function connectProblem(error: unknown): Problem {
     );
   }
   return new Problem('Joining failed.', 'Reload the page and try again; if it happens again, look into the server’s log.');
+}
+
+function tokenRefused(error: ConnectionError): Problem {
+  // The server's own sentence, without what the library wraps around it and without the token itself.
+  const sentence = error.message.replace(/^.*signal connection: /, '').replace(/^.*, error: /, '').replace(/eyJ[\w.=-]*/g, '…').trim().replace(/\.$/, '');
+  return new Problem(
+    `The server refused the access token${sentence ? `: ${sentence.slice(0, 200)}` : ''}.`,
+    'Open the newest link that the server printed, or ask for a new one.',
+  );
+}
+
+/** A token may admit someone who may only watch. */
+export function listenOnly(): Problem {
+  return new Problem('Your link lets you watch and listen only.', 'Ask for a link that lets you speak.');
 }
 
 /** Why the meeting ended here; null when one left on one’s own. */

@@ -4,7 +4,7 @@ import { useLocalParticipant } from '@livekit/components-react';
 import type { Room } from 'livekit-client';
 import { useState } from 'react';
 import { hasMediaDevices } from '../devices';
-import { deviceProblem, insecureOrigin, type Problem, screenShareProblem } from '../problems';
+import { deviceProblem, insecureOrigin, listenOnly, type Problem, screenShareProblem } from '../problems';
 
 export interface LocalMedia {
   microphone: boolean;
@@ -22,6 +22,7 @@ export function useLocalMedia(room: Room, tell: (problem: Problem) => void): Loc
   const [pending, setPending] = useState(false);
   const change = async (action: () => Promise<unknown>, explain: (error: unknown) => Problem | null) => {
     if (pending) return;
+    if (localParticipant.permissions?.canPublish === false) return tell(listenOnly());
     if (!hasMediaDevices()) return tell(insecureOrigin());
     setPending(true);
     try {
