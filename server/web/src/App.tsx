@@ -61,6 +61,11 @@ export function App() {
     }
   }, []);
 
+  const roomName = screen.at === 'call' ? screen.meeting.admission.room : null;
+  useEffect(() => {
+    document.title = roomName ? `${roomName} · AuraLink` : 'AuraLink';
+  }, [roomName]);
+
   const autojoined = useRef(false);
   useEffect(() => {
     if (!invitation.autojoin || autojoined.current) return;

@@ -23,7 +23,7 @@ interface Props {
 
 export function ControlBar({ media, captions, panel, unread, onPanel, onSettings, onLeave }: Props) {
   return (
-    <div className="controls" role="toolbar" aria-label="Call controls">
+    <div className="controls" role="group" aria-label="Call controls">
       <Control testid="mic-toggle" shortcut="m" text="Mic" label={media.microphone ? 'Turn the microphone off' : 'Turn the microphone on'} on={media.microphone} warn={!media.microphone} busy={media.pending} onClick={media.toggleMicrophone}>
         {media.microphone ? <MicrophoneIcon /> : <MicrophoneOffIcon />}
       </Control>
