@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh run      what building and running AuraLink needs
 #   scripts/setup.sh test     the above, and what the end-to-end tests need
+#   scripts/setup.sh bench    the above, lkbench (from LKBENCH_SOURCE, default ../shared/lkbench) and LiveKit's own server
 #
 # Everything but system packages and node_modules goes to AURALINK_CACHE (default: ~/.cache/auralink), with a stamp per
 # step that holds a hash of the step's inputs. Versions are pinned: here, in scripts/speech-runtime.txt,
@@ -189,16 +190,45 @@ go_client() {
   printf '%s\n' "$hash" >"$stamp"
 }
 
+load_generator() {
+  local source=${LKBENCH_SOURCE:-$root/../shared/lkbench} program=$cache/tools/lkbench stamp=$stamps/lkbench hash
+  [ -e "$source/go.mod" ] || die "lkbench's source is not in $source: LKBENCH_SOURCE names its folder"
+  hash=$(hash_of "$source")
+  is_fresh "$stamp" "$hash" "$program" && return 0
+  go_compiler
+  say "go builds lkbench"
+  (cd "$source" && CGO_ENABLED=0 go build -o "$program" .) || die "$source does not build"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
+livekit_version=1.13.5
+livekit_server() {
+  local program=$cache/tools/livekit-server
+  [ "$("$program" --version 2>/dev/null)" = "livekit-server version $livekit_version" ] && return 0
+  go_compiler
+  say "go builds LiveKit's server $livekit_version"
+  local folder
+  folder=$(mktemp -d "$cache/tools/livekit.XXXXXX")
+  CGO_ENABLED=0 GOBIN=$folder go install "github.com/livekit/livekit-server/cmd/server@v$livekit_version" ||
+    { rm -rf "$folder"; die "go could not install LiveKit's server: is there a network?"; }
+  mv "$folder/server" "$program"
+  rm -rf "$folder"
+}
+
 level=${1:-}
-case $level in run | test) ;; *) die "which level? scripts/setup.sh run | test" ;; esac
+case $level in run | test | bench) ;; *) die "which level? scripts/setup.sh run | test | bench" ;; esac
 languages
 compilers
 speech_runtime
-if [ "$level" = test ]; then
+if [ "$level" != run ]; then
   commands chromium=chromium espeak-ng=espeak-ng flite=flite
   npm_install "$root/tests"
   test_python
   go_client
+fi
+if [ "$level" = bench ]; then
+  load_generator
+  livekit_server
 fi
 page
 say "$level: ready"
