@@ -7,8 +7,23 @@
 //!
 //! Rule of every machine in this crate: change something, then drain its outputs until it names the next deadline.
 
+pub mod allocate;
 pub mod control;
+pub mod data;
+pub mod egress;
+pub mod estimate;
+pub mod forward;
+pub mod history;
 pub mod ids;
+pub mod keyframe;
 pub mod packet;
+pub mod publication;
+pub mod quality;
+pub mod red;
+pub mod room;
+pub mod shard;
+pub mod speakers;
+pub mod subscription;
 pub mod tap;
 pub mod transport;
+pub mod vp8;
