@@ -1,0 +1,13 @@
+"""All steps from nothing to a measured pack, each one skipping or continuing what the cache already holds.
+
+Place in the flow: the one command of README.md. Rule: the same seeds and step counts give the same pack up to floating-point order.
+"""
+
+import subprocess
+import sys
+
+STEPS = [["corpus", "--shards", "0-149"], ["train"], ["pack"], ["evaluate"]]
+
+for step in STEPS:
+    print("==", " ".join(step), flush=True)
+    subprocess.run([sys.executable, "-m", "training." + step[0], *step[1:]], check=True)
