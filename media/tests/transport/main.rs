@@ -1,0 +1,6 @@
+//! One peer connection against an independent client: str0m alone, with its own send path. Time and network are virtual.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+mod connect;
