@@ -16,6 +16,7 @@ pub mod forward;
 pub mod history;
 pub mod ids;
 pub mod keyframe;
+pub mod net;
 pub mod packet;
 pub mod publication;
 pub mod quality;

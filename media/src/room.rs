@@ -96,8 +96,8 @@ pub struct Participant {
     pub needs_negotiation: bool,
     /// Id of the last offer of ours.
     pub last_offer: u32,
-    /// Sections that we have asked for and not seen yet (single connection).
-    pub sections_asked: (u32, u32),
+    /// Sections that we have asked for since the client's last offer, if we have (single connection).
+    pub sections_asked: Option<(u32, u32)>,
     /// Downlink, bits per second, once estimated.
     pub estimate_bps: Option<u64>,
     /// Each connection's state: publisher, subscriber.
@@ -184,7 +184,7 @@ impl Room {
                 sections: BTreeMap::new(),
                 needs_negotiation: false,
                 last_offer: 0,
-                sections_asked: (0, 0),
+                sections_asked: None,
                 estimate_bps: None,
                 connected: (false, false),
                 budget: SenderBudget::new(turn.now),

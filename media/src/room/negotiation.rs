@@ -39,7 +39,7 @@ impl Room {
                 if let Some(participant) = self.participants.get_mut(&key)
                     && participant.spec.single_connection
                 {
-                    participant.sections_asked = (0, 0);
+                    participant.sections_asked = None;
                     self.want_negotiation(key);
                 }
             }
@@ -112,9 +112,12 @@ impl Room {
         if participant.spec.single_connection {
             participant.needs_negotiation = false;
             let missing = peer.transport.sections_missing();
-            let (audios, videos) = (missing.0.saturating_sub(participant.sections_asked.0), missing.1.saturating_sub(participant.sections_asked.1));
-            participant.sections_asked = missing;
-            if audios + videos > 0 {
+            let asked = participant.sections_asked.unwrap_or_default();
+            let (audios, videos) = (missing.0.saturating_sub(asked.0), missing.1.saturating_sub(asked.1));
+            // A section that became free needs an offer too, even though none is missing.
+            let first = participant.sections_asked.is_none() && peer.transport.needs_client_offer();
+            if first || audios + videos > 0 {
+                participant.sections_asked = Some((missing.0.max(asked.0), missing.1.max(asked.1)));
                 turn.events.push_back(Event::SectionsRequired { room: self.key, participant: key, audios, videos });
             }
             return;

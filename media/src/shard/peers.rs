@@ -173,9 +173,10 @@ impl Peers {
         self.addresses.get(&source).copied()
     }
 
-    /// Whose ufrag this is.
+    /// Whose ufrag this is. After a restart by the client a transport's ufrag is the first one with `/1`, `/2`... behind it.
     pub fn by_ufrag(&self, ufrag: &str) -> Option<PeerKey> {
-        self.ufrags.get(ufrag).copied()
+        let first = ufrag.split('/').next().unwrap_or(ufrag);
+        self.ufrags.get(first).copied()
     }
 
     /// The peer proved that it is behind `source`. False: it has too many addresses.
