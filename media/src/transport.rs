@@ -382,8 +382,8 @@ impl Transport {
     ///
     /// [`NegotiationError`] with what was wrong; the transport goes on as before the offer unless it was so broken that
     /// the connection ends, which comes as [`TransportEvent::Closed`].
-    pub fn accept_offer(&mut self, now: Instant, sdp: &str) -> Result<LocalDescription, NegotiationError> {
-        self.answer(now, sdp)
+    pub fn accept_offer(&mut self, _now: Instant, sdp: &str) -> Result<LocalDescription, NegotiationError> {
+        self.answer(sdp)
     }
 
     /// Single connection: send tracks (audio, video) without a section: so many receiving sections the client must add.
@@ -398,8 +398,8 @@ impl Transport {
     }
 
     /// We offer. None: nothing to negotiate, or an offer is pending.
-    pub fn create_offer(&mut self, now: Instant) -> Option<LocalDescription> {
-        self.offer(now)
+    pub fn create_offer(&mut self, _now: Instant) -> Option<LocalDescription> {
+        self.offer()
     }
 
     /// The next [`Transport::create_offer`] carries new ICE credentials. Where the client offers, it must restart.
@@ -412,8 +412,8 @@ impl Transport {
     /// # Errors
     ///
     /// [`NegotiationError::State`] without a pending offer, else with what was wrong. The offer is then used up.
-    pub fn accept_answer(&mut self, now: Instant, sdp: &str) -> Result<(), NegotiationError> {
-        self.apply_answer(now, sdp)
+    pub fn accept_answer(&mut self, _now: Instant, sdp: &str) -> Result<(), NegotiationError> {
+        self.apply_answer(sdp)
     }
 
     /// A trickled candidate line, `candidate:...`. Host names (mDNS) and TCP candidates are ignored.

@@ -5,7 +5,6 @@
 //! starts to send.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use str0m::IceCreds;
@@ -173,11 +172,18 @@ impl Negotiation {
     }
 }
 
+/// Why str0m did not take a description.
+struct Refusal {
+    reason: String,
+    /// It stopped half-way: the connection cannot go on.
+    broken: bool,
+}
+
 /// Runs str0m's SDP code so that an unforeseen description can end one connection at most, never the process.
-fn guarded<T, E: std::fmt::Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+fn guarded<T, E: std::fmt::Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, Refusal> {
     match std::panic::catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("it contradicts itself or an earlier one".to_owned()),
+        Ok(result) => result.map_err(|error| Refusal { reason: error.to_string(), broken: false }),
+        Err(_) => Err(Refusal { reason: "it contradicts itself or an earlier one".to_owned(), broken: true }),
     }
 }
 
@@ -215,20 +221,15 @@ impl Transport {
         Ok(remote)
     }
 
-    pub(super) fn answer(&mut self, now: Instant, sdp: &str) -> Result<LocalDescription, NegotiationError> {
+    pub(super) fn answer(&mut self, sdp: &str) -> Result<LocalDescription, NegotiationError> {
         if self.config.offerer {
             return Err(NegotiationError::State("this connection is offered by the server, not by the client".to_owned()));
         }
         let remote = self.read_remote(sdp)?;
-        let offer = guarded(|| SdpOffer::from_sdp_string(&remote.to_string())).map_err(NegotiationError::Sdp)?;
-        let answer = match guarded(|| self.rtc.sdp_api().accept_offer(offer)) {
-            Ok(answer) => answer,
-            Err(reason) => {
-                self.silence_library();
-                return Err(NegotiationError::State(reason));
-            }
-        };
-        self.rtc_dirty = true;
+        let offer = guarded(|| SdpOffer::from_sdp_string(&remote.to_string()))
+            .map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
+        let answered = guarded(|| self.rtc.sdp_api().accept_offer(offer));
+        let answer = self.taken(answered)?;
         let mut local = Description::parse(&answer.to_sdp_string(), MAX_SECTIONS)?;
         self.place_on_offered(&remote);
         for section in &mut local.sections {
@@ -240,8 +241,20 @@ impl Transport {
             self.negotiation.credentials = credentials;
         }
         local.set_ice(&self.negotiation.credentials.ufrag, &self.negotiation.credentials.pass);
-        self.settle(now, &local, &remote);
+        self.settle(&local, &remote);
         Ok(self.describe(&local))
+    }
+
+    /// After every use of str0m's SDP interface, successful or not.
+    fn taken<T>(&mut self, result: Result<T, Refusal>) -> Result<T, NegotiationError> {
+        self.rtc_dirty = true;
+        self.silence_library();
+        result.map_err(|refusal| {
+            if refusal.broken {
+                self.fail(&refusal.reason);
+            }
+            NegotiationError::State(refusal.reason)
+        })
     }
 
     /// Puts waiting tracks on the sections that the client offers to receive on.
@@ -317,7 +330,7 @@ impl Transport {
         }
     }
 
-    pub(super) fn offer(&mut self, _now: Instant) -> Option<LocalDescription> {
+    pub(super) fn offer(&mut self) -> Option<LocalDescription> {
         let negotiation = &mut self.negotiation;
         let due = negotiation.first_offer_due
             || negotiation.requested_restart.is_some()
@@ -371,18 +384,17 @@ impl Transport {
         Some(described)
     }
 
-    pub(super) fn apply_answer(&mut self, now: Instant, sdp: &str) -> Result<(), NegotiationError> {
+    pub(super) fn apply_answer(&mut self, sdp: &str) -> Result<(), NegotiationError> {
         let pending = self
             .negotiation
             .pending
             .take()
             .ok_or_else(|| NegotiationError::State("there is no offer to answer".to_owned()))?;
         let remote = self.read_remote(sdp)?;
-        let answer = guarded(|| SdpAnswer::from_sdp_string(&remote.to_string())).map_err(NegotiationError::Sdp)?;
-        let result = guarded(|| self.rtc.sdp_api().accept_answer(pending.library, answer));
-        self.rtc_dirty = true;
-        self.silence_library();
-        result.map_err(NegotiationError::State)?;
+        let answer = guarded(|| SdpAnswer::from_sdp_string(&remote.to_string()))
+            .map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
+        let accepted = guarded(|| self.rtc.sdp_api().accept_answer(pending.library, answer));
+        self.taken(accepted)?;
         if let Some(credentials) = pending.restart {
             self.rtc.direct_api().set_local_ice_credentials(credentials.clone());
             self.negotiation.credentials = credentials;
@@ -395,14 +407,19 @@ impl Transport {
                 section.usage = Use::Free;
             }
         }
-        self.settle(now, &pending.local, &remote);
+        self.settle(&pending.local, &remote);
         Ok(())
     }
 
     /// Takes over what both sides agreed on.
-    fn settle(&mut self, _now: Instant, local: &Description, remote: &Description) {
+    fn settle(&mut self, local: &Description, remote: &Description) {
         self.silence_library();
         self.receiving.set_codecs(self.rtc.codec_config());
+        for (send, track) in &mut self.sending.tracks {
+            if self.negotiation.section_of(*send).is_none() {
+                track.stream.set_template(None);
+            }
+        }
         let mut sends = vec![];
         let mut transport_feedback = false;
         for section in &mut self.negotiation.send_sections {

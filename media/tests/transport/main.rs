@@ -3,4 +3,11 @@
 
 mod world;
 
+mod channels;
 mod connect;
+mod feedback;
+mod hostile;
+mod negotiate;
+mod receive;
+mod restart;
+mod single;
