@@ -55,7 +55,7 @@ def build(weights, symbols):
     for number in (1, 2):
         joined, kept = with_state(f"state_front{number}", x, FRONT_KERNEL - 2, f"front{number}")
         node("Identity", [kept], f"new_state_front{number}")
-        y = node("Conv", [joined, weight(f"front{number}.weight"), weight(f"front{number}.bias")], f"front{number}_conv", strides=[2], pads=[0, 0])
+        y = node("Conv", [joined, weight(f"front{number}.weight"), weight(f"front{number}.bias")], f"front{number}_conv", strides=[2], pads=[0, 0], dilations=[1])
         x = node("Relu", [y], f"front{number}_out")
     x = node("Transpose", [x], "rows", perm=[0, 2, 1])                           # [N, T / 4, WIDTH] between the blocks
     states = []
@@ -69,7 +69,7 @@ def build(weights, symbols):
         # taps[k, channel] of the training form is the depthwise kernel [channel, 1, k]
         constant(name + ".taps", weights[name + ".taps"].T[:, None, :].astype(np.float16))
         taps = node("Cast", [name + ".taps"], name + ".taps.f32", to=TensorProto.FLOAT)
-        y = node("Conv", [joined, taps, weight(name + ".bias")], name + "_conv", group=WIDTH, pads=[0, 0])
+        y = node("Conv", [joined, taps, weight(name + ".bias")], name + "_conv", group=WIDTH, strides=[1], pads=[0, 0], dilations=[1])
         y = rms(node("Transpose", [y], name + "_mixed", perm=[0, 2, 1]), name + ".gain", name)
         for part, relu in (("up", True), ("down", False)):
             # stored transposed, ready for MatMul
