@@ -1,0 +1,15 @@
+//! AuraLink's speech: audio in, events out. Synchronous, without network, and without a notion of rooms.
+//!
+//! The flow of one stream: [`audio`] (packets in order, decoded, 16 kHz) -> [`session`] (voice activity by [`vad`], then
+//! [`features`], [`recogniser`] and [`decoder`] while somebody speaks) -> events. [`scheduler`] runs many streams on a fixed
+//! pool of threads and batches their work; [`pack`] opens the models, [`runtime`] runs them.
+
+pub mod audio;
+pub mod decoder;
+pub mod features;
+pub mod pack;
+pub mod recogniser;
+pub mod runtime;
+pub mod scheduler;
+pub mod session;
+pub mod vad;

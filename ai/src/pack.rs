@@ -1,0 +1,134 @@
+//! Model packs: a folder with a manifest is opened, checked, and turned into what the other modules work with.
+//!
+//! Place: the one module that reads files (besides `audio::file`, which reads from what it is given). Rules: everything is
+//! checked here, by hash and by shape, so that nothing can fail for its data later; every error names the file, says what is
+//! wrong and what to do; reads are bounded.
+
+mod files;
+mod locations;
+mod manifest;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::decoder::DecoderSpec;
+use crate::features::FilterBank;
+use crate::recogniser::RecogniserSpec;
+use files::PackFiles;
+pub use locations::{onnxruntime_candidates, open_silero};
+use manifest::Manifest;
+
+/// The largest manifest, bytes.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+
+/// Which pack.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PackSource {
+    /// The one inside the binary: the English demonstrator.
+    #[default]
+    BuiltIn,
+    /// A folder with a manifest.
+    Folder(PathBuf),
+}
+
+/// Why a pack cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// A file is not there.
+    #[error("the model pack is not complete: {path} cannot be read ({reason}). Copy the whole pack again, or name another folder in ai.pack")]
+    Missing {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        reason: String,
+    },
+    /// A file is damaged or was changed.
+    #[error("{path} is damaged or was changed: its SHA-256 is {found}, the manifest says {expected}. Copy the whole pack again")]
+    Hash {
+        /// The file.
+        path: String,
+        /// The hash that it should have.
+        expected: String,
+        /// The hash that it has.
+        found: String,
+    },
+    /// A value or a file that cannot be used.
+    #[error("{what} cannot be used: {reason}")]
+    Invalid {
+        /// The file.
+        what: String,
+        /// The reason.
+        reason: String,
+    },
+}
+
+/// An opened pack: everything that does not change while it is used.
+pub struct Pack {
+    name: String,
+    language: String,
+    model: Vec<u8>,
+    filter_bank: Arc<FilterBank>,
+    recogniser: RecogniserSpec,
+    decoder: Arc<DecoderSpec>,
+}
+
+impl Pack {
+    /// Opens and checks a pack.
+    ///
+    /// # Errors
+    /// [`PackError`], with the file at fault.
+    pub fn open(source: &PackSource) -> Result<Self, PackError> {
+        let files = match source {
+            PackSource::BuiltIn => PackFiles::BuiltIn,
+            PackSource::Folder(folder) => PackFiles::Folder(folder.clone()),
+        };
+        let text = files.read("manifest.json", MAX_MANIFEST_BYTES)?;
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| PackError::Invalid {
+            what: format!("{}/manifest.json", files.place()),
+            reason: error.to_string(),
+        })?;
+        manifest.open(&files)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The language that it recognises, a BCP 47 tag.
+    pub fn language(&self) -> &str {
+        &self.language
+    }
+
+    /// Whether `language` (a BCP 47 tag, or nothing for any) is the pack's: the region does not matter.
+    pub fn speaks(&self, language: &str) -> bool {
+        let primary = |tag: &str| tag.split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase();
+        language.is_empty() || primary(language) == primary(&self.language)
+    }
+
+    /// The network's ONNX file.
+    pub fn model(&self) -> &[u8] {
+        &self.model
+    }
+
+    /// The features.
+    pub fn filter_bank(&self) -> &Arc<FilterBank> {
+        &self.filter_bank
+    }
+
+    /// The network's shapes.
+    pub fn recogniser(&self) -> &RecogniserSpec {
+        &self.recogniser
+    }
+
+    /// The decoder's data.
+    pub fn decoder(&self) -> &Arc<DecoderSpec> {
+        &self.decoder
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

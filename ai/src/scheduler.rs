@@ -1,0 +1,231 @@
+//! The engine: a fixed pool of threads that serves every stream.
+//!
+//! Place: the only part of this crate with threads and a clock; the server opens streams here. Rules: work is scheduled, not
+//! spawned: each thread owns its streams, looks at them every few milliseconds, and runs each network once for all that are
+//! due; a stream that is not served in time is degraded by rule, and told so; a stream beyond the limit is refused with a
+//! sentence; pushing never blocks; a pool whose streams are silent sleeps.
+
+mod stats;
+mod stream;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+
+use crate::audio::AudioError;
+use crate::audio::resample::Resampler;
+use crate::pack::{self, Pack, PackError, PackSource};
+use crate::runtime::{self, RuntimeChoice, RuntimeError};
+use crate::session::{SessionConfig, SpeechEvent, StreamSession};
+pub use stats::EngineStats;
+use stats::Counters;
+pub use stream::StreamHandle;
+use stream::{Opened, StreamShared};
+use worker::{Worker, WorkerShared};
+
+/// How an engine is to run.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Threads for models and decoding, 1 to 64. Each runs one stream's batch at a time.
+    pub threads: usize,
+    /// The recogniser's model pack.
+    pub pack: PackSource,
+    /// Folder or file of Silero VAD; `None` searches the cache folder, and uses the built-in detector without it.
+    pub vad: Option<PathBuf>,
+    /// The engine under the models.
+    pub runtime: RuntimeChoice,
+    /// Streams at once; one more is refused.
+    pub max_streams: usize,
+    /// Priority of the threads: 0 (normal) to 19 (lowest). 10 keeps media ahead of speech.
+    pub nice: i32,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            pack: PackSource::BuiltIn,
+            vad: None,
+            runtime: RuntimeChoice::Auto,
+            max_streams: 64,
+            nice: 10,
+        }
+    }
+}
+
+/// What a stream is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Opus packets in real time ([`StreamHandle::push_packet`]).
+    Packets,
+    /// Mono samples at any speed ([`StreamHandle::push_pcm`]).
+    Pcm {
+        /// Hertz, 8,000 to 48,000.
+        rate: u32,
+    },
+}
+
+/// Where events go: called on the engine's threads; it must return at once.
+pub type Sink = Box<dyn FnMut(SpeechEvent) + Send>;
+
+/// What the engine can refuse.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The pack is not usable.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// The runtime or a model is not usable.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The audio format is not usable.
+    #[error(transparent)]
+    Audio(#[from] AudioError),
+    /// Every stream is taken.
+    #[error("{limit} streams are being recognised, which is this server's limit (ai.max_streams): try again when one has ended")]
+    TooManyStreams {
+        /// The limit.
+        limit: usize,
+    },
+    /// Another language than the pack's.
+    #[error("language `{asked}` is not recognised: the model pack speaks `{spoken}`. Ask for that, or install another pack")]
+    Language {
+        /// What was asked for.
+        asked: String,
+        /// What the pack has.
+        spoken: String,
+    },
+    /// A thread could not be started.
+    #[error("a speech thread could not be started: {0}")]
+    Thread(String),
+}
+
+/// The pool. Cheap to clone; the threads end with the last clone and the last stream.
+#[derive(Clone)]
+pub struct Engine {
+    pool: Arc<Pool>,
+}
+
+struct Pool {
+    workers: Vec<(Arc<WorkerShared>, Option<std::thread::JoinHandle<()>>)>,
+    pack: Arc<Pack>,
+    counters: Arc<Counters>,
+    max_streams: usize,
+    runtime_name: String,
+    detector_name: &'static str,
+    notes: Vec<String>,
+}
+
+impl Engine {
+    /// Opens the pack and the runtime, loads the models on every thread, and starts them.
+    ///
+    /// # Errors
+    /// [`EngineError`], saying what was missing, where it was looked for, and what to do.
+    pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
+        let pack = Arc::new(Pack::open(&config.pack)?);
+        let library = match &config.runtime {
+            RuntimeChoice::OnnxRuntime(path) => path.as_deref(),
+            _ => None,
+        };
+        let (runtime, fell_back) = runtime::open(&config.runtime, &pack::onnxruntime_candidates(library))?;
+        let (silero, no_silero) = pack::open_silero(config.vad.as_deref())?;
+        let silero: Option<Arc<[u8]>> = silero.map(Arc::from);
+        let counters = Arc::new(Counters::default());
+        let (ready, loaded) = mpsc::channel();
+        let mut workers = Vec::new();
+        for index in 0..config.threads.clamp(1, 64) {
+            let shared = Arc::new(WorkerShared::default());
+            let worker = Worker::new(shared.clone(), counters.clone());
+            let (runtime, pack, silero, ready) = (runtime.clone(), pack.clone(), silero.clone(), ready.clone());
+            let nice = config.nice;
+            let thread = std::thread::Builder::new()
+                .name(format!("speech-{index}"))
+                .spawn(move || worker.run(runtime, &pack, silero.as_deref(), nice, &ready))
+                .map_err(|error| EngineError::Thread(error.to_string()))?;
+            workers.push((shared, Some(thread)));
+        }
+        drop(ready);
+        let mut pool = Pool {
+            workers,
+            pack,
+            counters,
+            max_streams: config.max_streams,
+            runtime_name: runtime.name().to_owned(),
+            detector_name: "",
+            notes: fell_back.into_iter().chain(no_silero).collect(),
+        };
+        for _ in 0..pool.workers.len() {
+            // Dropping the pool on an error stops the threads that did start.
+            pool.detector_name = loaded.recv().map_err(|_| EngineError::Thread("it ended while loading its models".to_owned()))??;
+        }
+        Ok(Self { pool: Arc::new(pool) })
+    }
+
+    /// Sentences about what is missing and what is used instead, to be logged at the start.
+    pub fn notes(&self) -> &[String] {
+        &self.pool.notes
+    }
+
+    /// The language that is recognised, a BCP 47 tag.
+    pub fn language(&self) -> &str {
+        self.pool.pack.language()
+    }
+
+    /// Opens a stream on the thread that has the fewest. `sink` gets its events in order; dropping the handle ends it.
+    ///
+    /// # Errors
+    /// [`EngineError::TooManyStreams`], [`EngineError::Language`], or [`EngineError::Audio`] for a rate that cannot be resampled.
+    pub fn open(&self, config: SessionConfig, source: Source, sink: Sink) -> Result<StreamHandle, EngineError> {
+        let pool = &self.pool;
+        if !pool.pack.speaks(&config.language) {
+            let spoken = pool.pack.language().to_owned();
+            return Err(EngineError::Language { asked: config.language, spoken });
+        }
+        let resampler = match source {
+            Source::Packets => None,
+            Source::Pcm { rate } if !(8_000..=48_000).contains(&rate) => return Err(AudioError::SampleRate { rate }.into()),
+            Source::Pcm { rate } => Some(Resampler::new(rate, crate::audio::SAMPLE_RATE)?),
+        };
+        let taken = pool.counters.streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, |streams| {
+            (streams < pool.max_streams as u64).then_some(streams + 1)
+        });
+        if taken.is_err() {
+            pool.counters.refused_streams.fetch_add(1, Ordering::Relaxed);
+            return Err(EngineError::TooManyStreams { limit: pool.max_streams });
+        }
+        let (worker, _) = pool
+            .workers
+            .iter()
+            .min_by_key(|(worker, _)| worker.streams())
+            .expect("an engine has at least one thread");
+        let shared = Arc::new(StreamShared::new(source));
+        worker.open(Opened { shared: shared.clone(), config, resampler, sink });
+        Ok(StreamHandle::new(shared, worker.clone(), pool.counters.clone(), self.clone()))
+    }
+
+    /// A snapshot of the counters.
+    pub fn stats(&self) -> EngineStats {
+        let pool = &self.pool;
+        pool.counters.snapshot(&pool.runtime_name, pool.detector_name, pool.pack.name())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for (worker, _) in &self.workers {
+            worker.stop();
+        }
+        let current = std::thread::current().id();
+        for (_, thread) in &mut self.workers {
+            // The last clone may go on one of the pool's own threads (inside a sink): that one ends by itself.
+            if let Some(thread) = thread.take().filter(|thread| thread.thread().id() != current) {
+                // A panic was reported by the panic hook already.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn new_session(config: SessionConfig, pack: &Arc<Pack>, models: &crate::session::models::SpeechModels) -> StreamSession {
+    StreamSession::new(config, pack.clone(), models.detector())
+}

@@ -1,0 +1,317 @@
+//! A stream session: the state machine from 16 kHz mono samples to speech events.
+//!
+//! Place: one per stream; captions, gRPC and files use the same one. The scheduler feeds it, gathers the work that it
+//! offers ([`StreamSession::next_work`]) over all streams of a thread, runs the networks once for all ([`models`]) and gives
+//! each its part of the result. Rules: it never sleeps, blocks or looks at a clock: its time is the sample count; its buffers are
+//! bounded; in silence it asks for no recogniser run.
+
+mod backlog;
+pub mod event;
+pub mod models;
+mod segment;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::audio::Samples;
+use crate::pack::Pack;
+use crate::vad::activity::{Activity, Change};
+use crate::vad::{Detector, DetectorState};
+use backlog::Backlog;
+pub use event::{DegradeRule, SegmentId, SpeechEvent, Word};
+use segment::Segment;
+
+/// Audio before the detected onset that is recognised too: the detector is late for soft consonants.
+const PREROLL: Samples = Samples::from_ms(320);
+/// Silence after which the detector is no longer run on digital silence.
+const DETECTOR_TAIL: Samples = Samples::from_ms(200);
+
+/// What a stream wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// BCP 47 tag of the language spoken, or empty for the pack's own.
+    pub language: String,
+    /// Whether text that may still change is reported (committed words are reported either way).
+    pub interim: bool,
+    /// Silence that closes a segment, 200 to 5,000 ms. Shorter answers faster and cuts sentences at pauses.
+    pub endpoint_silence_ms: u32,
+    /// The longest segment, 2,000 to 60,000 ms: bounds memory, and a reader's patience.
+    pub max_segment_ms: u32,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self { language: String::new(), interim: true, endpoint_silence_ms: 550, max_segment_ms: 20_000 }
+    }
+}
+
+impl SessionConfig {
+    /// The configuration with every value brought into its range.
+    pub fn clamped(mut self) -> Self {
+        self.endpoint_silence_ms = self.endpoint_silence_ms.clamp(200, 5_000);
+        self.max_segment_ms = self.max_segment_ms.clamp(2_000, 60_000);
+        self
+    }
+}
+
+/// What a session needs to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// The detector on [`StreamSession::window`].
+    Detect,
+    /// The recogniser on the segment's next chunk.
+    Recognise,
+}
+
+/// One stream of speech.
+pub struct StreamSession {
+    config: SessionConfig,
+    pack: Arc<Pack>,
+    backlog: Backlog,
+    clock: Samples,
+    window: Vec<f32>,
+    window_ready: bool,
+    detector: DetectorState,
+    activity: Activity,
+    /// Silence that the detector has seen since the last sound.
+    quiet: Samples,
+    preroll: VecDeque<f32>,
+    segment: Option<Segment>,
+    segments: u64,
+    flushing: bool,
+    interim_suspended: bool,
+    events: VecDeque<SpeechEvent>,
+}
+
+impl StreamSession {
+    /// A session at sample zero, for the models that `pack` describes and the windows of `detector`.
+    pub fn new(config: SessionConfig, pack: Arc<Pack>, detector: &Detector) -> Self {
+        Self {
+            config: config.clamped(),
+            pack,
+            backlog: Backlog::default(),
+            clock: Samples(0),
+            window: Vec::with_capacity(detector.window()),
+            window_ready: false,
+            detector: detector.new_state(),
+            activity: Activity::default(),
+            quiet: DETECTOR_TAIL,
+            preroll: VecDeque::new(),
+            segment: None,
+            segments: 0,
+            flushing: false,
+            interim_suspended: false,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Takes audio in: 16 kHz mono in [-1, 1]; anything else is clamped, and what is no number becomes silence.
+    pub fn push_audio(&mut self, samples: &[f32]) {
+        self.backlog.push_pcm(samples);
+    }
+
+    /// Takes `length` samples of digital silence in; while nobody speaks this costs nothing.
+    pub fn push_silence(&mut self, length: u64) {
+        self.backlog.push_silence(length);
+    }
+
+    /// The end of the audio: what is open is recognised to its end and closed. More audio may follow.
+    pub fn flush(&mut self) {
+        self.flushing = true;
+    }
+
+    /// The next event, in order.
+    pub fn poll_event(&mut self) -> Option<SpeechEvent> {
+        self.events.pop_front()
+    }
+
+    /// Samples processed so far.
+    pub fn clock(&self) -> Samples {
+        self.clock
+    }
+
+    /// Samples that wait to be processed.
+    pub fn backlog(&self) -> Samples {
+        Samples(self.backlog.len())
+    }
+
+    /// Whether nobody speaks and nothing waits: quiet packets need not be decoded.
+    pub fn is_idle(&self) -> bool {
+        self.segment.is_none() && !self.activity.is_rising() && self.backlog.len() == 0
+    }
+
+    /// Whether a segment is open.
+    pub fn is_speaking(&self) -> bool {
+        self.segment.is_some()
+    }
+
+    /// Rule one of degradation: text that may still change is not reported until this is undone.
+    pub fn suspend_interim(&mut self, suspended: bool) {
+        if suspended != self.interim_suspended {
+            self.interim_suspended = suspended;
+            let event = match suspended {
+                true => SpeechEvent::Degraded { rule: DegradeRule::InterimSuspended },
+                false => SpeechEvent::Recovered,
+            };
+            self.events.push_back(event);
+        }
+    }
+
+    /// The last rule of degradation: all audio but the newest `keep` is skipped. Returns how much was.
+    pub fn drop_backlog(&mut self, keep: Samples) -> Samples {
+        let dropped = Samples(self.backlog.drop_oldest(keep.0));
+        if dropped.0 > 0 {
+            self.close_segment();
+            self.clock = self.clock + dropped;
+            self.detector.reset();
+            self.preroll.clear();
+            self.window.clear();
+            self.window_ready = false;
+            self.events.push_back(SpeechEvent::Degraded { rule: DegradeRule::AudioDropped { length: dropped } });
+        }
+        dropped
+    }
+
+    /// The models cannot be run: the open segment ends as it stands.
+    pub(crate) fn fail(&mut self) {
+        self.window_ready = false;
+        self.window.clear();
+        self.close_segment();
+        self.events.push_back(SpeechEvent::Degraded { rule: DegradeRule::ModelFailed });
+    }
+
+    /// What is to be run next, or `None` when more audio is needed.
+    pub(crate) fn next_work(&mut self) -> Option<Work> {
+        loop {
+            if self.segment.as_ref().is_some_and(Segment::has_chunk) {
+                return Some(Work::Recognise);
+            }
+            if self.segment.as_ref().is_some_and(|segment| segment.is_closing()) {
+                self.close_segment();
+                continue;
+            }
+            if self.window_ready {
+                return Some(Work::Detect);
+            }
+            if self.skip_silence() {
+                continue;
+            }
+            let capacity = self.window.capacity();
+            self.backlog.take(&mut self.window, capacity);
+            self.window_ready = self.window.len() == capacity;
+            if !self.window_ready {
+                return self.finish_flush();
+            }
+        }
+    }
+
+    /// Silence while nobody speaks only moves the clock.
+    fn skip_silence(&mut self) -> bool {
+        if self.segment.is_some() || self.activity.is_rising() || self.quiet < DETECTOR_TAIL {
+            return false;
+        }
+        let Some(length) = self.backlog.take_silence() else { return false };
+        self.clock = self.clock + Samples(length + self.window.len() as u64);
+        self.window.clear();
+        self.preroll.clear();
+        self.detector.reset();
+        true
+    }
+
+    /// No whole window is left: a flush closes what is open.
+    fn finish_flush(&mut self) -> Option<Work> {
+        if !self.flushing {
+            return None;
+        }
+        self.flushing = false;
+        self.clock = self.clock + Samples(self.window.len() as u64);
+        let rest = std::mem::take(&mut self.window);
+        self.window = Vec::with_capacity(rest.capacity());
+        if let Some(segment) = &mut self.segment {
+            segment.push_audio(&rest);
+            segment.close(self.clock, true);
+            return self.next_work();
+        }
+        None
+    }
+
+    /// The window to be judged and its detector's state.
+    pub(crate) fn detection(&mut self) -> (&[f32], &mut DetectorState) {
+        (&self.window, &mut self.detector)
+    }
+
+    /// Takes the probability of speech of the window.
+    pub(crate) fn handle_detection(&mut self, probability: f32) {
+        let length = self.window.len() as u64;
+        self.clock = self.clock + Samples(length);
+        self.window_ready = false;
+        let change = self.activity.push(probability, length, self.clock);
+        let silent = self.window.iter().all(|&sample| sample == 0.0);
+        self.quiet = if silent { self.quiet + Samples(length) } else { Samples(0) };
+        if let Change::Started(at) = change {
+            self.open_segment(at);
+        }
+        match &mut self.segment {
+            Some(segment) => {
+                segment.push_audio(&self.window);
+                let voiced = self.activity.last_voiced();
+                let silence = self.clock.saturating_sub(voiced);
+                if silence >= Samples::from_ms(u64::from(self.config.endpoint_silence_ms)) {
+                    segment.close(voiced, true);
+                } else if self.clock.saturating_sub(segment.start()) >= Samples::from_ms(u64::from(self.config.max_segment_ms)) {
+                    segment.close(self.clock, false);
+                }
+            }
+            None => {
+                self.preroll.extend(&self.window);
+                // The windows that may be the onset come on top of the preroll proper.
+                let keep = (PREROLL.0 + 4 * length) as usize;
+                let excess = self.preroll.len().saturating_sub(keep);
+                self.preroll.drain(..excess);
+            }
+        }
+        self.window.clear();
+    }
+
+    fn open_segment(&mut self, at: Samples) {
+        self.segments += 1;
+        let available = Samples(self.preroll.len() as u64);
+        // The window in hand is not in the preroll: the segment's audio begins so much before its own begin.
+        let begin = self.clock.saturating_sub(Samples(self.window.len() as u64)).saturating_sub(available);
+        let mut segment = Segment::new(SegmentId(self.segments), begin, at, &self.pack);
+        segment.push_audio(self.preroll.make_contiguous());
+        self.preroll.clear();
+        self.segment = Some(segment);
+        self.events.push_back(SpeechEvent::SpeechStarted { at });
+    }
+
+    /// The segment whose chunk is to be recognised.
+    pub(crate) fn recognition(&mut self) -> Option<&mut Segment> {
+        self.segment.as_mut()
+    }
+
+    /// Reports what a chunk brought. The segment has taken the log-probabilities already.
+    pub(crate) fn handle_recognition(&mut self) {
+        if let Some(segment) = &mut self.segment
+            && let Some(event) = segment.progress(self.config.interim && !self.interim_suspended)
+        {
+            self.events.push_back(event);
+        }
+    }
+
+    fn close_segment(&mut self) {
+        let Some(segment) = self.segment.take() else { return };
+        let by_silence = segment.closed_by_silence();
+        let end = self.activity.last_voiced();
+        if let Some(event) = segment.finish(end) {
+            self.events.push_back(event);
+        }
+        if by_silence {
+            self.activity.close();
+            self.events.push_back(SpeechEvent::TurnEnded { at: end });
+        } else {
+            // Cut for its length: the speaker goes on, and so does a new segment.
+            self.activity.close();
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a session reports.
+//!
+//! Place: from [`super::StreamSession`] to whoever opened the stream. Rule: plain values; times are positions in the stream.
+
+use crate::audio::Samples;
+
+/// Counts the segments of a stream from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+/// A recognised word.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Word {
+    /// As it is written.
+    pub text: String,
+    /// Where it begins.
+    pub start: Samples,
+    /// Where it ends.
+    pub end: Samples,
+    /// How sure the recogniser is, 0 to 1 (geometric mean over the word's frames).
+    pub confidence: f32,
+}
+
+/// Why less is served than was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DegradeRule {
+    /// Rule 1: text that may still change is no longer reported; committed words are.
+    InterimSuspended,
+    /// Rule 2: audio was skipped; it will never be text.
+    AudioDropped {
+        /// How much.
+        length: Samples,
+    },
+    /// The models could not be run on this audio.
+    ModelFailed,
+}
+
+/// An event of a stream, in the order of time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SpeechEvent {
+    /// Somebody began to speak.
+    SpeechStarted {
+        /// Where.
+        at: Samples,
+    },
+    /// The open segment's text changed, or more of it is committed.
+    Interim {
+        /// Which segment.
+        segment: SegmentId,
+        /// The whole segment so far.
+        text: String,
+        /// So many characters (Unicode scalars) from the beginning will not change.
+        committed_chars: usize,
+        /// The words of `text`.
+        words: Vec<Word>,
+    },
+    /// A segment is closed; its text will not change.
+    Final {
+        /// Which segment.
+        segment: SegmentId,
+        /// The whole text; empty when interim text was withdrawn.
+        text: String,
+        /// The words of `text`.
+        words: Vec<Word>,
+        /// Where its speech begins.
+        start: Samples,
+        /// Where its speech ends.
+        end: Samples,
+    },
+    /// The speaker has stopped: the configured silence passed.
+    TurnEnded {
+        /// Where the speech ended.
+        at: Samples,
+    },
+    /// Less is served from here on, or audio was lost.
+    Degraded {
+        /// By which rule.
+        rule: DegradeRule,
+    },
+    /// Everything is served again.
+    Recovered,
+}
