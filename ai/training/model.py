@@ -3,7 +3,7 @@
 Place in the flow: `train.py` trains it, `export.py` writes the same arithmetic as an ONNX graph with its states as tensors.
 Rule: output j depends on feature frames <= 4 j + 3 only, so a run in chunks equals a run over the whole.
 
-    features -> fixed normalisation -> conv 5 stride 2 -> conv 5 stride 2 -> 10 blocks -> RMS norm -> linear -> log-softmax
+    features -> fixed normalisation -> conv 5 stride 2 -> conv 5 stride 2 -> 8 blocks -> RMS norm -> linear -> log-softmax
     block:  x + W2 relu(W1 rms(depthwise_conv_9(x)) + b1) + b2        (after ConvNeXt, Liu et al. 2022, made causal)
 """
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-MELS, FRONT, WIDTH, BLOCKS, KERNEL, EXPANSION, FRONT_KERNEL = 40, 128, 256, 10, 9, 2, 5
+MELS, FRONT, WIDTH, BLOCKS, KERNEL, EXPANSION, FRONT_KERNEL = 40, 128, 256, 8, 9, 2, 5
 EPSILON = 1e-5
 MEAN, SCALE = -5.5, 5.0            # fixed feature normalisation: (x - MEAN) / SCALE
 
@@ -29,6 +29,8 @@ class Block(nn.Module):
         self.up = nn.Linear(WIDTH, EXPANSION * WIDTH)
         self.down = nn.Linear(EXPANSION * WIDTH, WIDTH)
         nn.init.zeros_(self.down.bias)
+        with torch.no_grad():
+            self.down.weight.mul_(0.5)
 
     def forward(self, x):
         length = x.shape[1]

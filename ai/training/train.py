@@ -1,24 +1,30 @@
 """Trains the recogniser with CTC, resumably, on whatever corpus shards are in the cache.
 
 Place in the flow: after `corpus.py` (which may still be running), before `export.py`. Rule: everything random comes from the step
-number, so a run that is continued draws what an uninterrupted one would have drawn.
+number, so a run that is continued draws what an uninterrupted one would have drawn. Work is shared among processes of one thread each
+(gradients averaged at every step): on a busy machine they wait for each other once a step instead of once an operation.
 
-    nice -n 19 python -m training.train --steps 4000 --threads 2
+    nice -n 19 python -m training.train --steps 4000 --processes 2
 """
 
 import argparse
 import math
+import os
 import time
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.multiprocessing
 import torch.nn.functional as F
 
 from . import tokens
 from .corpus import CACHE, FRAMES, load, shard_path
 from .model import Recogniser
 
-BATCH = 32
+BATCH = 8                          # segments of 8 s per process and step
+PLAIN_STEPS = 300                  # no noise and no masks at first: CTC finds its alignment sooner
+PORT = "29517"                     # loopback, between the processes
 CHECKPOINT = CACHE / "checkpoint.pt"
 
 
@@ -72,14 +78,15 @@ class Corpus:
         if not self.features:
             raise SystemExit("no corpus shard in the cache: run python -m training.corpus first")
 
-    def batch(self, step):
-        """32 segments drawn by the step's number, each changed anew."""
-        random = np.random.default_rng([21, step])
+    def batch(self, step, rank):
+        """Segments drawn by the step's number, each changed anew."""
+        random = np.random.default_rng([21, step, rank])
         per_shard = len(self.targets[0])
         rows = random.choice(len(self.features) * per_shard, BATCH, replace=False)
         features = np.stack([self.features[r // per_shard][r % per_shard] for r in rows]).astype(np.float32)
         targets = [self.targets[r // per_shard][r % per_shard] for r in rows]
-        features = mix_noise(warp(features, random), random)
+        if step >= PLAIN_STEPS:
+            features = mix_noise(warp(features, random), random)
         return (torch.from_numpy(features), torch.from_numpy(np.concatenate(targets).astype(np.int64)),
                 torch.tensor([len(t) for t in targets]))
 
@@ -91,21 +98,17 @@ def rate_at(step, steps, peak):
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - 150) / max(1, steps - 150)))))
 
 
-def main():
-    parser = argparse.ArgumentParser(description="train the recogniser")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--peak", type=float, default=3e-3, help="highest learning rate")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so much wall time, keeping a checkpoint")
-    parser.add_argument("--from-pack", action="store_true", help="no checkpoint: start from the weights of the committed model.onnx")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def train(rank, arguments):
+    torch.set_num_threads(1)
     torch.manual_seed(22)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if arguments.processes > 1:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=PORT)
+        dist.init_process_group("gloo", rank=rank, world_size=arguments.processes)
     model = Recogniser(len(tokens.SYMBOLS)).to(device)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98))
+    parameters = list(model.parameters())
+    optimiser = torch.optim.AdamW([{"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
+                                   {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}], betas=(0.9, 0.98))
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     step, spent = 0, 0.0
     if CHECKPOINT.exists():
@@ -119,17 +122,19 @@ def main():
         average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     corpus = Corpus()
     forward = torch.compile(model, dynamic=False)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(corpus.features)} shards, step {step}, {device}", flush=True)
+    begun, started, losses = time.process_time(), time.time(), []
+    cpu_seconds = lambda: spent + arguments.processes * (time.process_time() - begun)
+    if rank == 0:
+        print(f"{sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, {len(corpus.features)} shards, step {step}, {device}", flush=True)
 
     def save():
         partial = CHECKPOINT.with_suffix(".partial")
         torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
-                    "cpu_seconds": spent + time.process_time() - begun}, partial)
+                    "cpu_seconds": cpu_seconds()}, partial)
         partial.rename(CHECKPOINT)
 
-    begun, started, losses = time.process_time(), time.time(), []
-    while step < arguments.steps and time.time() - started < arguments.minutes * 60:
-        features, targets, lengths = corpus.batch(step)
+    while step < arguments.steps:
+        features, targets, lengths = corpus.batch(step, rank)
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, arguments.steps, arguments.peak)
         with torch.autocast(device, torch.bfloat16):
@@ -139,20 +144,40 @@ def main():
         loss = F.ctc_loss(log_probs, targets, outputs, lengths, blank=tokens.BLANK, zero_infinity=True)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if arguments.processes > 1:
+            flat = torch.cat([p.grad.flatten() for p in parameters])
+            dist.all_reduce(flat)
+            for p, part in zip(parameters, (flat / arguments.processes).split([p.numel() for p in parameters])):
+                p.grad.copy_(part.view_as(p))
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         step += 1
-        keep = min(0.998, step / (step + 20))                                   # running average of the weights: what is exported
+        keep = min(0.995, step / (step + 20))                                   # running average of the weights: what is exported
         for key, value in model.state_dict().items():
             average[key].lerp_(value, 1 - keep)
         losses.append(loss.item())
-        if step % 25 == 0:
+        if step % 25 == 0 and rank == 0:
             print(f"step {step} loss {np.mean(losses[-25:]):.3f} shards {len(corpus.features)} "
-                  f"cpu {spent + time.process_time() - begun:.0f} s wall {time.time() - started:.0f} s", flush=True)
+                  f"cpu {cpu_seconds():.0f} s wall {time.time() - started:.0f} s", flush=True)
         if step % 100 == 0:
-            save()
+            if rank == 0:
+                save()
             corpus.refresh()
-    save()
+    if rank == 0:
+        save()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="train the recogniser")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--peak", type=float, default=2.5e-3, help="highest learning rate")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--from-pack", action="store_true", help="no checkpoint: start from the weights of the committed model.onnx")
+    arguments = parser.parse_args()
+    if arguments.processes > 1:
+        torch.multiprocessing.spawn(train, (arguments,), arguments.processes)
+    else:
+        train(0, arguments)
 
 
 if __name__ == "__main__":
