@@ -44,7 +44,7 @@ impl Player {
     }
 
     /// Plays until the sender ends, then leaves the room.
-    pub async fn play(self, mut audio: Streaming<PublishRequest>, progress: mpsc::Sender<Result<PublishResponse, Status>>) {
+    pub async fn play(mut self, mut audio: Streaming<PublishRequest>, progress: mpsc::Sender<Result<PublishResponse, Status>>) {
         // A sender that went away needs no answer.
         if let Err(status) = self.pump(&mut audio, &progress).await {
             let _ = progress.send(Err(status)).await;
@@ -52,7 +52,7 @@ impl Player {
         self.participant.leave().await;
     }
 
-    async fn pump(&self, audio: &mut Streaming<PublishRequest>, progress: &mpsc::Sender<Result<PublishResponse, Status>>) -> Result<(), Status> {
+    async fn pump(&mut self, audio: &mut Streaming<PublishRequest>, progress: &mpsc::Sender<Result<PublishResponse, Status>>) -> Result<(), Status> {
         let mut encoder = OpusEncoder::new(OPUS_BITRATE_BPS).map_err(|error| Status::internal(error.to_string()))?;
         let mut samples: Vec<f32> = Vec::new();
         let mut sent = 0_u64;
@@ -82,7 +82,7 @@ impl Player {
         self.report(progress, sent).await
     }
 
-    fn send(&self, encoder: &mut OpusEncoder, frame: &[f32], index: u64) -> Result<(), Status> {
+    fn send(&mut self, encoder: &mut OpusEncoder, frame: &[f32], index: u64) -> Result<(), Status> {
         let payload: Arc<[u8]> = encoder.encode(frame).map_err(|error| Status::internal(error.to_string()))?.into();
         let packet = SourcePacket {
             codec: Codec::Opus,
@@ -94,11 +94,10 @@ impl Player {
         if self.track.push(packet).is_err() {
             metrics::counter!("auralink_publish_packets_dropped_total").increment(1);
         }
-        self.track.wake();
         Ok(())
     }
 
-    async fn report(&self, progress: &mpsc::Sender<Result<PublishResponse, Status>>, packets: u64) -> Result<(), Status> {
+    async fn report(&mut self, progress: &mpsc::Sender<Result<PublishResponse, Status>>, packets: u64) -> Result<(), Status> {
         let response = PublishResponse {
             participant_sid: self.participant.sid().to_owned(),
             track_sid: self.track.sid.clone(),

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use auralink_media::control::MediaConfig;
 use auralink_media::net::Sfu;
 use auralink_signaling::access::KeySet;
-use auralink_signaling::rooms::{Rooms, RoomsConfig, media_events};
+use auralink_signaling::rooms::{Limits, Rooms, RoomsConfig, media_events};
 use axum::Router;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
@@ -153,11 +153,15 @@ fn keys(config: &Config, credentials: &Credentials) -> anyhow::Result<KeySet> {
 
 fn rooms_config(config: &Config) -> RoomsConfig {
     let seconds = |s: u32| Duration::from_secs(u64::from(s));
+    let mut limits = Limits::default();
+    if config.room.max_participants > 0 {
+        limits.participants_per_room = limits.participants_per_room.min(config.room.max_participants as usize);
+    }
     RoomsConfig {
         auto_create: config.room.auto_create,
         empty_timeout: seconds(config.room.empty_timeout),
         departure_timeout: seconds(config.room.departure_timeout),
-        max_participants: config.room.max_participants,
+        limits,
         ..RoomsConfig::default()
     }
 }

@@ -38,6 +38,7 @@ pub(super) struct StreamShared {
     max_samples: usize,
     queue: Mutex<Queue>,
     closed: AtomicBool,
+    finishing: AtomicBool,
 }
 
 impl StreamShared {
@@ -47,7 +48,7 @@ impl StreamShared {
             Source::Pcm { rate } => rate,
         };
         let max_samples = rate as usize / 1000 * MAX_PCM_MS;
-        Self { source, max_samples, queue: Mutex::default(), closed: AtomicBool::new(false) }
+        Self { source, max_samples, queue: Mutex::default(), closed: AtomicBool::new(false), finishing: AtomicBool::new(false) }
     }
 
     pub(super) fn source(&self) -> Source {
@@ -56,6 +57,15 @@ impl StreamShared {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// The source has ended: once all of it is text, the stream may close.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::Acquire) && self.queue.lock().unwrap_or_else(PoisonError::into_inner).inputs.is_empty()
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Everything that waits, in order.
@@ -90,7 +100,7 @@ pub(super) struct Opened {
     pub(super) sink: Sink,
 }
 
-/// An open stream. Dropping it ends the stream at once; call [`StreamHandle::flush`] first to get what is open.
+/// An open stream. Dropping it ends the stream at once; [`StreamHandle::finish`] ends it after its last word.
 pub struct StreamHandle {
     shared: Arc<StreamShared>,
     worker: Arc<WorkerShared>,
@@ -120,6 +130,12 @@ impl StreamHandle {
         self.push(Input::Flush, true);
     }
 
+    /// The source has ended: what was pushed becomes text, what is open is closed, then the stream ends and its sink is dropped.
+    pub fn finish(self) {
+        self.flush();
+        self.shared.finishing.store(true, Ordering::Release);
+    }
+
     fn push(&self, input: Input, allowed: bool) -> bool {
         let taken = allowed && self.shared.push(input);
         if taken {
@@ -133,7 +149,9 @@ impl StreamHandle {
 
 impl Drop for StreamHandle {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Release);
+        if !self.shared.finishing.load(Ordering::Acquire) {
+            self.shared.close();
+        }
         self.worker.wake();
     }
 }

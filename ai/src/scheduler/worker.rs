@@ -235,10 +235,14 @@ impl Worker {
         }
         for stream in &mut self.streams {
             stream.hand_out(&self.counters);
+            if stream.inputs.is_empty() && stream.session.is_idle() && stream.shared.is_finishing() {
+                stream.shared.close();
+            }
         }
         self.report();
         let pending = self.streams.iter().any(|stream| !stream.inputs.is_empty());
-        if behind || pending {
+        let ending = self.streams.iter().any(|stream| stream.shared.is_closed());
+        if behind || pending || ending {
             Busy::Behind
         } else if any_input || self.streams.iter().any(|stream| !stream.session.is_idle()) {
             Busy::Working

@@ -2,7 +2,7 @@
 //! gives each to the stream of its track. It sleeps between looks; without streams it parks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -21,12 +21,10 @@ const IDLE_LOOK_EVERY: Duration = Duration::from_millis(200);
 type Streams = Arc<Mutex<HashMap<TrackKey, Arc<StreamHandle>>>>;
 
 /// The thread and its table.
-#[derive(Debug)]
 pub struct Router {
     streams: Streams,
     thread: Option<thread::JoinHandle<()>>,
     stop: Arc<AtomicBool>,
-    unclaimed: Arc<AtomicU64>,
 }
 
 impl Router {
@@ -34,12 +32,11 @@ impl Router {
     pub fn start(taps: Vec<rtrb::Consumer<TapPacket>>) -> std::io::Result<Self> {
         let streams = Streams::default();
         let stop = Arc::new(AtomicBool::new(false));
-        let unclaimed = Arc::new(AtomicU64::new(0));
         let thread = {
-            let (streams, stop, unclaimed) = (Arc::clone(&streams), Arc::clone(&stop), Arc::clone(&unclaimed));
-            thread::Builder::new().name("tap-router".into()).spawn(move || route(taps, &streams, &stop, &unclaimed))?
+            let (streams, stop) = (Arc::clone(&streams), Arc::clone(&stop));
+            thread::Builder::new().name("tap-router".into()).spawn(move || route(taps, &streams, &stop))?
         };
-        Ok(Self { streams, thread: Some(thread), stop, unclaimed })
+        Ok(Self { streams, thread: Some(thread), stop })
     }
 
     /// From now on the track's packets go to the stream.
@@ -54,11 +51,6 @@ impl Router {
     pub fn detach(&self, track: TrackKey) -> Option<Arc<StreamHandle>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&track)
     }
-
-    /// Packets of tracks that nobody hears (the tap was just opened or closed).
-    pub fn unclaimed(&self) -> u64 {
-        self.unclaimed.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Router {
@@ -72,7 +64,7 @@ impl Drop for Router {
     }
 }
 
-fn route(mut taps: Vec<rtrb::Consumer<TapPacket>>, streams: &Streams, stop: &AtomicBool, unclaimed: &AtomicU64) {
+fn route(mut taps: Vec<rtrb::Consumer<TapPacket>>, streams: &Streams, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let idle = {
             let streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,9 +74,8 @@ fn route(mut taps: Vec<rtrb::Consumer<TapPacket>>, streams: &Streams, stop: &Ato
                         Some(stream) => {
                             stream.push_packet(heard(packet));
                         }
-                        None => {
-                            unclaimed.fetch_add(1, Ordering::Relaxed);
-                        }
+                        // The tap was just opened or closed.
+                        None => metrics::counter!("auralink_tap_unclaimed_total").increment(1),
                     }
                 }
             }

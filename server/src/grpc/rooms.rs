@@ -15,7 +15,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::authorize::{caller, captions_status, granted, rooms_status};
+use super::authorize::{caller, captions_status, granted, joins, publishes, rooms_status};
 use crate::captions::Captions;
 use crate::publish;
 
@@ -33,7 +33,7 @@ type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl RoomsApi for RoomsService {
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Room>, Status> {
         let claims = caller(self.rooms.keys(), request.metadata())?;
-        granted(&[claims.require_room_create().map(drop)])?;
+        granted(&[claims.require_room_create()])?;
         let CreateRequest { name, max_participants, empty_timeout_s, metadata, captions } = request.into_inner();
         let wanted = livekit::CreateRoomRequest { name, max_participants, empty_timeout: empty_timeout_s, metadata, ..Default::default() };
         let room = self.rooms.create(wanted).await.map_err(|error| rooms_status(&error))?;
@@ -45,7 +45,7 @@ impl RoomsApi for RoomsService {
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let claims = caller(self.rooms.keys(), request.metadata())?;
-        granted(&[claims.require_room_list().map(drop)])?;
+        granted(&[claims.require_room_list()])?;
         let mut rooms = Vec::new();
         for room in self.rooms.list(&request.into_inner().names) {
             rooms.push(self.described(room).await);
@@ -55,7 +55,7 @@ impl RoomsApi for RoomsService {
 
     async fn end(&self, request: Request<EndRequest>) -> Result<Response<EndResponse>, Status> {
         let claims = caller(self.rooms.keys(), request.metadata())?;
-        granted(&[claims.require_room_create().map(drop)])?;
+        granted(&[claims.require_room_create()])?;
         self.rooms.delete(&request.into_inner().name).await.map_err(|error| rooms_status(&error))?;
         Ok(Response::new(EndResponse {}))
     }
@@ -65,8 +65,7 @@ impl RoomsApi for RoomsService {
     async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let claims = caller(self.rooms.keys(), request.metadata())?;
         let FollowRequest { room, interim, passive } = request.into_inner();
-        let joins = claims.require_join().map(drop).and_then(|()| claims.require_room(&room));
-        granted(&[claims.require_room_admin(&room).map(drop), joins])?;
+        granted(&[claims.require_room_admin(&room), joins(&claims, &room)])?;
         let transcript = self.captions.follow(&room).await.map_err(|error| captions_status(&error))?;
         if !passive && !self.captions.is_enabled(&room).await {
             self.captions.set_enabled(&room, true).await.map_err(|error| captions_status(&error))?;
@@ -85,8 +84,7 @@ impl RoomsApi for RoomsService {
             Some(PublishRequest { request: Some(Part::Config(config)) }) => config,
             _ => return Err(Status::invalid_argument("the first message must hold `config`")),
         };
-        let joins = claims.require_join().map(drop).and_then(|()| claims.require_room(&config.room)).and_then(|()| claims.require_publish());
-        granted(&[claims.require_room_admin(&config.room).map(drop), joins])?;
+        granted(&[claims.require_room_admin(&config.room), publishes(&claims, &config.room)])?;
         let player = publish::Player::enter(&self.rooms, &config).await.map_err(|error| rooms_status(&error))?;
         let (progress, stream) = mpsc::channel(16);
         tokio::spawn(player.play(audio, progress));
