@@ -47,7 +47,7 @@ fn seal(profile: Profile) -> f64 {
         payloads: vec![Payload { codec: Codec::Vp8, payload_type: 96, rtx: Some(97) }],
         extensions: ExtensionIds { mid: Some(4), transport_sequence: Some(3), ..Default::default() },
     }));
-    stream.mark_known();
+    stream.mark_known(None);
     let address = "10.0.0.1:1".parse().unwrap();
     let route = Route { source: address, destination: address };
     let mut slab = SendSlab::default();

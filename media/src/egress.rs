@@ -7,6 +7,7 @@
 pub mod feedback;
 pub mod header;
 pub mod keys;
+pub mod nack;
 pub mod report;
 pub mod seal;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use self::header::{ExtensionIds, FixedHeader};
 use self::keys::MasterKey;
+use self::nack::NackFilter;
 use self::report::ReportClock;
 use self::seal::Sealer;
 use crate::packet::{Codec, Extensions, MediaKind};
@@ -76,6 +78,8 @@ pub struct SendStream {
     /// The peer has reported on the SSRC: it knows which section it belongs to, the mid need not be sent any longer.
     known_to_peer: bool,
     next_report: Option<Instant>,
+    nacks: NackFilter,
+    round_trip: Duration,
 }
 
 impl SendStream {
@@ -92,6 +96,8 @@ impl SendStream {
             octets: 0,
             known_to_peer: false,
             next_report: None,
+            nacks: NackFilter::default(),
+            round_trip: Duration::ZERO,
         }
     }
 
@@ -116,13 +122,20 @@ impl SendStream {
     }
 
     /// The peer reported on this stream.
-    pub fn mark_known(&mut self) {
+    pub fn mark_known(&mut self, round_trip: Option<Duration>) {
         self.known_to_peer = true;
+        self.round_trip = round_trip.unwrap_or(self.round_trip);
+    }
+
+    /// The extended sequence number that a peer asks for again, when it was sent and the request is to be answered.
+    pub fn asked_again(&mut self, now: Instant, sequence: u16) -> Option<u64> {
+        let seq = self.extend_sent(sequence)?;
+        self.nacks.accepts(now, seq, self.round_trip).then_some(seq)
     }
 
     /// The extended sequence number that a peer's 16 bits mean: the newest that we have sealed and that ends in them.
     /// None when nothing like it was sent lately.
-    pub fn extend_sent(&self, sequence: u16) -> Option<u64> {
+    fn extend_sent(&self, sequence: u16) -> Option<u64> {
         let highest = self.sealed.highest?;
         let back = u64::from((highest as u16).wrapping_sub(sequence));
         highest.checked_sub(back)

@@ -21,8 +21,10 @@ use crate::egress::feedback::TransportFeedback;
 const HISTORY: usize = 8192;
 /// Rates are measured over this long: shorter is nervous, longer hides a drop.
 const RATE_WINDOW: Duration = Duration::from_millis(500);
-/// Loss is judged over at least so many packets.
-const LOSS_PACKETS: u32 = 20;
+/// Loss is judged over so many packets at least, or over this long and a few of them: of fewer, chance alone makes a tenth.
+const LOSS_PACKETS: u32 = 100;
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+const LOSS_PACKETS_LEAST: u32 = 20;
 /// No feedback for this long while packets go out: the way there or back is blocked.
 const FEEDBACK_STARVED: Duration = Duration::from_secs(1);
 /// Fewer packets than this may stay without feedback: a peer need not answer a single one at once.
@@ -53,6 +55,8 @@ pub struct Estimator {
     /// Transport-wide sequence number of the history's first packet.
     first: u64,
     transport_feedback: bool,
+    /// The peer has sent transport-wide feedback at least once: that it negotiated it does not yet mean that it does.
+    feedback_seen: bool,
     trend: Trend,
     control: RateControl,
     sent: RateWindow,
@@ -60,6 +64,7 @@ pub struct Estimator {
     /// Received and lost since loss was last judged.
     received: u32,
     lost: u32,
+    loss_since: Instant,
     /// Unwrapped reference time of the newest feedback, in 64 ms.
     reference: Option<i64>,
     /// The first packet after the newest feedback, and how many went out since.
@@ -75,12 +80,14 @@ impl Estimator {
             history: VecDeque::new(),
             first: 0,
             transport_feedback: false,
+            feedback_seen: false,
             trend: Trend::default(),
             control: RateControl::new(now),
             sent: RateWindow::default(),
             arrived: RateWindow::default(),
             received: 0,
             lost: 0,
+            loss_since: now,
             reference: None,
             unanswered: None,
             round_trip: Duration::from_millis(100),
@@ -91,6 +98,7 @@ impl Estimator {
     /// Whether any section negotiated transport-wide feedback. Without it receiver reports count.
     pub fn set_transport_feedback(&mut self, on: bool) {
         self.transport_feedback = on;
+        self.feedback_seen &= on;
     }
 
     /// A packet went out. `sequence` is its transport-wide number, unwrapped, where it has one.
@@ -109,7 +117,10 @@ impl Estimator {
         self.history.push_back(SentPacket { at: now, bytes: bytes as u32, arrived: false });
         let (since, packets) = self.unanswered.get_or_insert((now, 0));
         *packets += 1;
-        if now.saturating_duration_since(*since) > FEEDBACK_STARVED && *packets > STARVED_PACKETS {
+        if self.feedback_seen
+            && now.saturating_duration_since(*since) > FEEDBACK_STARVED
+            && *packets > STARVED_PACKETS
+        {
             self.unanswered = None;
             self.control.on_starved(now, self.sent.bps(now));
         }
@@ -120,7 +131,7 @@ impl Estimator {
         if let Some(round_trip) = round_trip {
             self.round_trip = (self.round_trip * 7 + round_trip) / 8;
         }
-        if !self.transport_feedback {
+        if !(self.transport_feedback && self.feedback_seen) {
             self.control.on_loss(now, loss, self.sent.bps(now), self.round_trip);
             self.control.on_usage(now, Usage::Normal, self.sent.bps(now), self.round_trip);
         }
@@ -134,6 +145,7 @@ impl Estimator {
         extend: impl Fn(u16) -> Option<u64>,
     ) {
         self.unanswered = None;
+        self.feedback_seen = true;
         let base_us = self.unwrap_reference(feedback.reference) * 64_000;
         let mut usage = None;
         for (sequence, arrival) in feedback.statuses() {
@@ -152,9 +164,11 @@ impl Estimator {
             usage = self.trend.on_packet(packet.at, base_us + ticks * 250).or(usage);
         }
         let arrived_bps = self.arrived.bps(now);
-        if self.received + self.lost >= LOSS_PACKETS {
-            let loss = self.lost as f32 / (self.received + self.lost) as f32;
-            (self.received, self.lost) = (0, 0);
+        let judged = self.received + self.lost;
+        let waited = now.saturating_duration_since(self.loss_since) >= LOSS_INTERVAL;
+        if judged >= LOSS_PACKETS || waited && judged >= LOSS_PACKETS_LEAST {
+            let loss = self.lost as f32 / judged as f32;
+            (self.received, self.lost, self.loss_since) = (0, 0, now);
             self.control.on_loss(now, loss, self.sent.bps(now).min(arrived_bps.max(1)), self.round_trip);
         }
         let usage = usage.unwrap_or_else(|| self.trend.usage());

@@ -274,6 +274,8 @@ pub struct LocalDescription {
 pub struct TransportStats {
     /// SRTP or SRTCP that did not open.
     pub bad_tag: u64,
+    /// SRTCP that had come before: duplicates of the network's, or replays.
+    pub replayed: u64,
     /// Datagrams from addresses that ICE has not validated, and STUN that is not for us.
     pub unvalidated: u64,
     /// Packets of SSRCs that no section announced.
@@ -384,6 +386,13 @@ impl Transport {
     /// the connection ends, which comes as [`TransportEvent::Closed`].
     pub fn accept_offer(&mut self, _now: Instant, sdp: &str) -> Result<LocalDescription, NegotiationError> {
         self.answer(sdp)
+    }
+
+    /// Before [`Transport::accept_offer`]: takes only these codecs, best first, of the client's track with this msid track id
+    /// (LiveKit's cid). Without a word of this, audio comes as RED where the client has it, and video as the client prefers.
+    /// A track with `disable_red` (always one that is end-to-end encrypted) is limited to Opus.
+    pub fn limit_received_codecs(&mut self, track_id: String, codecs: Vec<Codec>) {
+        self.negotiation.limit_received(track_id, codecs);
     }
 
     /// Single connection: send tracks (audio, video) without a section: so many receiving sections the client must add.

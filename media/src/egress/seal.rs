@@ -3,6 +3,8 @@
 //! Rule of nonces: a [`Sealer`] never sees the same (SSRC, index) twice. [`super::Egress`] keeps that by u64 indices that
 //! only it hands out and by SSRCs that are never reused under one key.
 
+use std::collections::HashMap;
+
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -163,11 +165,50 @@ impl Sealer {
     }
 }
 
+/// SSRCs under which a peer may send RTCP: one for each of its streams, and a few of its own.
+const MAX_REPORTERS: usize = 256;
+
+/// Why an SRTCP packet gave nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unopened {
+    /// Too short, not encrypted, or a wrong tag.
+    BadTag,
+    /// Its index was seen before, or is too old to know: a duplicate, or someone's replay.
+    Replayed,
+    /// More SSRCs than a peer may report under.
+    Limit,
+}
+
 /// Opens what the peer sends: RTCP always, RTP only to judge packets that the WebRTC library did not take.
 pub struct Opener {
     rtp: Cipher,
     rtcp: Cipher,
     scratch: Vec<u8>,
+    reporters: HashMap<u32, ReplayWindow>,
+}
+
+/// The indices of the last 64 SRTCP packets of an SSRC (RFC 3711 section 3.3.2).
+#[derive(Debug, Default)]
+struct ReplayWindow {
+    highest: u32,
+    /// Bit n: the highest less n was seen.
+    seen: u64,
+}
+
+impl ReplayWindow {
+    /// Marks an index; false when it is no news.
+    fn take(&mut self, index: u32) -> bool {
+        if self.seen == 0 || index > self.highest {
+            let step = if self.seen == 0 { 64 } else { index - self.highest };
+            self.seen = self.seen.checked_shl(step).unwrap_or(0) | 1;
+            self.highest = index;
+            return true;
+        }
+        let bit = 1u64.checked_shl(self.highest - index).unwrap_or(0);
+        let news = bit != 0 && self.seen & bit == 0;
+        self.seen |= bit;
+        news
+    }
 }
 
 impl Opener {
@@ -178,6 +219,7 @@ impl Opener {
             rtp: Cipher::new(profile, &master.derive(false)),
             rtcp: Cipher::new(profile, &master.derive(true)),
             scratch: Vec::new(),
+            reporters: HashMap::new(),
         }
     }
 
@@ -204,8 +246,24 @@ impl Opener {
         }
     }
 
-    /// Opens an SRTCP packet. The answer lives until the next call; None: too short, not encrypted, or a wrong tag.
-    pub fn open_rtcp(&mut self, packet: &[u8]) -> Option<&[u8]> {
+    /// Opens an SRTCP packet. The answer lives until the next call.
+    ///
+    /// # Errors
+    ///
+    /// [`Unopened`] with the reason.
+    pub fn open_rtcp(&mut self, packet: &[u8]) -> Result<&[u8], Unopened> {
+        let (ssrc, index) = self.decrypt_rtcp(packet).ok_or(Unopened::BadTag)?;
+        if self.reporters.len() >= MAX_REPORTERS && !self.reporters.contains_key(&ssrc) {
+            return Err(Unopened::Limit);
+        }
+        if !self.reporters.entry(ssrc).or_default().take(index) {
+            return Err(Unopened::Replayed);
+        }
+        Ok(&self.scratch)
+    }
+
+    /// Decrypts into the scratch; the answer is SSRC and index.
+    fn decrypt_rtcp(&mut self, packet: &[u8]) -> Option<(u32, u32)> {
         if packet.len() < RTCP_CLEAR + SRTCP_INDEX + HMAC_TAG {
             return None;
         }
@@ -224,6 +282,7 @@ impl Opener {
                     .ok()?
                     .len();
                 self.scratch.truncate(RTCP_CLEAR + opened);
+                Some((ssrc, index))
             }
             Cipher::Counter { key, salt, authentication } => {
                 let (authenticated, tag) = packet.split_at(packet.len() - HMAC_TAG);
@@ -231,14 +290,11 @@ impl Opener {
                 let (sealed, word) = authenticated.split_at(authenticated.len() - SRTCP_INDEX);
                 let index = index_of(word)?;
                 self.scratch.extend_from_slice(sealed);
-                key.less_safe_encrypt(
-                    &mut self.scratch[RTCP_CLEAR..],
-                    counter_block(salt, ssrc, u64::from(index)),
-                )
-                .ok()?;
+                let block = counter_block(salt, ssrc, u64::from(index));
+                key.less_safe_encrypt(&mut self.scratch[RTCP_CLEAR..], block).ok()?;
+                Some((ssrc, index))
             }
         }
-        Some(&self.scratch)
     }
 }
 
@@ -270,13 +326,24 @@ mod tests {
             let mut packet = plain.to_vec();
             sealer.seal_rtcp(&mut packet, 0, 0x0102_0304, 7);
             assert_ne!(packet[8..12], plain[8..12]);
-            assert_eq!(opener.open_rtcp(&packet), Some(&plain[..]), "{profile:?}");
+            assert_eq!(opener.open_rtcp(&packet), Ok(&plain[..]), "{profile:?}");
+            assert_eq!(opener.open_rtcp(&packet), Err(Unopened::Replayed), "{profile:?}");
             for byte in 0..packet.len() {
                 let mut broken = packet.clone();
                 broken[byte] ^= 1;
-                assert_eq!(opener.open_rtcp(&broken), None, "{profile:?} byte {byte}");
+                assert_eq!(opener.open_rtcp(&broken), Err(Unopened::BadTag), "{profile:?} byte {byte}");
             }
         }
+    }
+
+    #[test]
+    fn a_replay_window_takes_each_index_once() {
+        let mut window = ReplayWindow::default();
+        assert!(window.take(5) && !window.take(5));
+        assert!(window.take(3) && !window.take(3), "late, but new");
+        assert!(window.take(69) && !window.take(5), "64 below is too old");
+        assert!(window.take(6) && !window.take(6));
+        assert!(window.take(10_000) && !window.take(69));
     }
 
     #[test]

@@ -141,11 +141,6 @@ impl Description {
         self.session.iter().chain(sections).find_map(|line| line.strip_prefix("a=ice-ufrag:"))
     }
 
-    /// Direction of the section with this mid.
-    pub(super) fn section_direction(&self, mid: &str) -> Option<Direction> {
-        self.section(mid).map(Section::direction)
-    }
-
     fn lines_mut(&mut self) -> impl Iterator<Item = &mut String> {
         self.session.iter_mut().chain(self.sections.iter_mut().flat_map(|section| section.lines.iter_mut()))
     }
@@ -326,10 +321,7 @@ impl Section {
         if ordered.is_empty() {
             return;
         }
-        let words: Vec<&str> = self.lines[0].split(' ').take(3).collect();
-        let list: Vec<String> = ordered.iter().map(u8::to_string).collect();
-        let first = format!("{} {}", words.join(" "), list.join(" "));
-        self.lines[0] = first;
+        self.write_formats(&ordered);
         self.lines.retain(|line| {
             let Some((_, value)) =
                 ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"].iter().find_map(|prefix| Some(((), line.strip_prefix(prefix)?)))
@@ -344,6 +336,21 @@ impl Section {
     /// Whether any of its codecs has retransmissions.
     pub(super) fn has_rtx(&self) -> bool {
         self.formats().iter().any(|format| format.name == "rtx")
+    }
+
+    /// Puts the formats into the peer's order: a client sends the first one of an answer, and its own order is its wish.
+    pub(super) fn order_like(&mut self, remote: &Section) {
+        let wished: Vec<u8> = remote.formats().iter().map(|format| format.payload_type).collect();
+        let mut ours: Vec<u8> = self.formats().iter().map(|format| format.payload_type).collect();
+        ours.sort_by_key(|ours| wished.iter().position(|theirs| theirs == ours).unwrap_or(usize::MAX));
+        self.write_formats(&ours);
+    }
+
+    fn write_formats(&mut self, payload_types: &[u8]) {
+        let words: Vec<&str> = self.lines[0].split(' ').take(3).collect();
+        let list: Vec<String> = payload_types.iter().map(u8::to_string).collect();
+        let first = format!("{} {}", words.join(" "), list.join(" "));
+        self.lines[0] = first;
     }
 
     /// Extension ids by URI.
@@ -456,6 +463,16 @@ mod tests {
         assert!(!section.lines.iter().any(|line| line.contains("H264") || line.contains(":109")));
         section.keep_codecs(&[Codec::Av1]);
         assert!(section.lines[0].ends_with(" 98 99 96 97"), "a section keeps what it has when nothing fits");
+    }
+
+    #[test]
+    fn an_answer_follows_the_clients_order() {
+        let remote = section();
+        let mut local = section();
+        local.keep_codecs(&[Codec::H264, Codec::Vp9, Codec::Vp8]);
+        assert!(local.lines[0].ends_with(" 108 109 127 98 99 96 97"), "{}", local.lines[0]);
+        local.order_like(&remote);
+        assert!(local.lines[0].ends_with(" 96 97 98 99 108 109 127"), "{}", local.lines[0]);
     }
 
     #[test]

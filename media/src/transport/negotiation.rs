@@ -67,6 +67,8 @@ struct Pending {
 pub(super) struct Negotiation {
     send_sections: Vec<SendSection>,
     receive_sections: Vec<ReceiveSection>,
+    /// Codecs that are taken of a track of the peer's, by its track id.
+    received_codecs: Vec<(String, Vec<Codec>)>,
     pending: Option<Pending>,
     requested_restart: Option<IceCreds>,
     credentials: IceCreds,
@@ -86,6 +88,7 @@ impl Negotiation {
         Negotiation {
             send_sections: vec![],
             receive_sections: vec![],
+            received_codecs: vec![],
             pending: None,
             requested_restart: None,
             first: credentials.clone(),
@@ -104,6 +107,26 @@ impl Negotiation {
 
     pub(super) fn request_restart(&mut self, ufrag: String, pwd: String) {
         self.requested_restart = Some(IceCreds { ufrag, pass: pwd });
+    }
+
+    /// Takes only these codecs, best first, from the section whose msid names this track.
+    pub(super) fn limit_received(&mut self, track_id: String, codecs: Vec<Codec>) {
+        self.received_codecs.retain(|(known, _)| *known != track_id);
+        if self.received_codecs.len() >= MAX_SECTIONS {
+            self.received_codecs.remove(0);
+        }
+        self.received_codecs.push((track_id, codecs));
+    }
+
+    /// The order of codecs in an answer, which is what the client then sends: for video its own; for audio RED before Opus, as
+    /// str0m writes it, because a client cannot wish for RED.
+    fn prefer(&self, section: &mut Section, offered: &Section) {
+        if section.kind() == Some(MediaKind::Video) {
+            section.order_like(offered);
+        }
+        if let Some((_, codecs)) = self.received_codecs.iter().find(|(known, _)| known == offered.track_id()) {
+            section.keep_codecs(codecs);
+        }
     }
 
     /// A track was removed.
@@ -233,7 +256,11 @@ impl Transport {
         let mut local = Description::parse(&answer.to_sdp_string(), MAX_SECTIONS)?;
         self.place_on_offered(&remote);
         for section in &mut local.sections {
-            self.speak_for(section, remote.section_direction(section.mid()));
+            let offered = remote.section(section.mid());
+            self.speak_for(section, offered.map(Section::direction));
+            if let Some(offered) = offered.filter(|offered| offered.direction().sends()) {
+                self.negotiation.prefer(section, offered);
+            }
         }
         if self.rtc.direct_api().local_ice_credentials() != self.negotiation.credentials {
             let credentials = self.negotiation.restarted();

@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::receiving::Receiving;
 use super::{OutgoingRtp, SendId, SendSlab, SendTrack, Sent, Transport, TransportEvent};
 use crate::egress::feedback::{self, Feedback};
-use crate::egress::{SendStream, Sealed};
+use crate::egress::seal::Unopened;
+use crate::egress::{Sealed, SendStream};
 use crate::packet::MediaKind;
 
 /// Lost sequence numbers that are taken of one feedback datagram; more would be answered by a burst that loses more.
@@ -152,9 +153,16 @@ impl Transport {
             self.stats.unvalidated += 1;
             return false;
         };
-        let Some(compound) = session.opener.open_rtcp(datagram) else {
-            self.stats.bad_tag += 1;
-            return false;
+        let compound = match session.opener.open_rtcp(datagram) {
+            Ok(compound) => compound,
+            Err(reason) => {
+                match reason {
+                    Unopened::BadTag => self.stats.bad_tag += 1,
+                    Unopened::Replayed => self.stats.replayed += 1,
+                    Unopened::Limit => self.stats.limit_hits += 1,
+                }
+                return false;
+            }
         };
         let egress = &session.egress;
         let sending = &mut self.sending;
@@ -166,30 +174,27 @@ impl Transport {
                 if track.stream.ssrc() != block.ssrc {
                     return;
                 }
-                track.stream.mark_known();
                 let rtt = egress.round_trip(now, &block);
+                track.stream.mark_known(rtt);
                 let loss = f32::from(block.fraction_lost) / 256.0;
                 self.estimator.on_report(now, loss, rtt);
                 self.events.push_back(TransportEvent::ReceiverReport { send, loss, jitter: block.jitter, rtt });
             }
             Feedback::Nack { ssrc, entries } => {
                 let Some(send) = sending.by_ssrc.get(&ssrc).copied() else { return };
-                let Some(track) = sending.tracks.get(&send) else { return };
+                let Some(track) = sending.tracks.get_mut(&send) else { return };
                 if track.stream.ssrc() != ssrc {
                     return;
                 }
                 let room = MAX_NACKED - nacked;
-                let mut asked = 0;
+                let asked = entries.sequences().count();
+                self.stats.limit_hits += u64::from(asked > room);
+                nacked += asked.min(room);
                 let seqs: Vec<u64> = entries
                     .sequences()
-                    .inspect(|_| asked += 1)
                     .take(room)
-                    .filter_map(|sequence| track.stream.extend_sent(sequence))
+                    .filter_map(|sequence| track.stream.asked_again(now, sequence))
                     .collect();
-                nacked += asked.min(room);
-                if asked >= room && entries.sequences().count() > room {
-                    self.stats.limit_hits += 1;
-                }
                 if !seqs.is_empty() {
                     self.events.push_back(TransportEvent::Nack { send, seqs });
                 }

@@ -46,6 +46,8 @@ fn flipped_bits_are_bad_tags() {
     // A replay is silent: it opens, and it is old.
     world.to_server(client, &media.bytes);
     assert_eq!((rtp(&world), world.server.stats().bad_tag), (150, 0));
+    world.to_server(client, &report.bytes);
+    assert_eq!((world.server.stats().replayed, world.server.stats().bad_tag), (1, 0));
     // A flipped bit in the payload, a forged sequence number, a forged SSRC, a flipped bit in a report.
     let mut broken = media.bytes.clone();
     *broken.last_mut().unwrap() ^= 1;

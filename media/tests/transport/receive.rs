@@ -71,6 +71,22 @@ fn audio_with_level_and_red_arrives() {
 }
 
 #[test]
+fn red_goes_first_unless_the_track_is_limited_to_opus() {
+    for limited in [false, true] {
+        let mut world = publisher(|config| config);
+        if limited {
+            world.server.limit_received_codecs("cid".to_owned(), vec![Codec::Opus]);
+        }
+        let mut api = world.client.rtc.sdp_api();
+        api.add_media(ClientKind::Audio, Direction::SendOnly, Some("stream".into()), Some("cid".into()), None);
+        let (offer, pending) = api.apply().unwrap();
+        let answer = world.client_offers(offer, pending);
+        let formats = answer.split("m=audio 9 UDP/TLS/RTP/SAVPF ").nth(1).unwrap().lines().next().unwrap();
+        assert_eq!(formats, if limited { "111" } else { "63 111" });
+    }
+}
+
+#[test]
 fn simulcast_layers_are_streams_of_their_own() {
     let mut world = publisher(|config| config);
     let mut simulcast = Simulcast::new();

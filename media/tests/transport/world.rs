@@ -38,10 +38,6 @@ impl Packet {
     pub fn is_rtcp(&self) -> bool {
         self.bytes[0] & 0xc0 == 0x80 && (64..96).contains(&(self.bytes[1] & 0x7f))
     }
-
-    pub fn ssrc(&self) -> u32 {
-        u32::from_be_bytes(self.bytes[8..12].try_into().unwrap())
-    }
 }
 
 /// The independent client.
@@ -58,7 +54,6 @@ pub type Fate = Box<dyn FnMut(&Packet) -> Option<Duration>>;
 
 pub struct World {
     pub now: Instant,
-    pub start: Instant,
     pub server: Transport,
     pub server_address: SocketAddr,
     pub client: Client,
@@ -119,7 +114,6 @@ impl World {
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         World {
             now,
-            start: now,
             server,
             server_address: server_address(),
             client: Client { rtc, address, events: vec![], rtp: vec![], deadline: now },
