@@ -280,7 +280,8 @@ impl Egress {
         let ids = template.extensions;
         stream.rtx_index += 1;
         let index = stream.rtx_index;
-        let mid = stream.mid_to_send();
+        // Peers report on the media SSRC alone: that they know the other one is never certain.
+        let mid = stream.template.as_ref().map(|template| template.mid.as_bytes());
         let fixed = FixedHeader {
             payload_type,
             marker: packet.marker,

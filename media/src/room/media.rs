@@ -162,7 +162,7 @@ impl Room {
             if !subscription.take_retransmission(turn.now, seq) {
                 continue;
             }
-            let unpacked;
+            let unpacked; eprintln!("TAKEN {seq} {}", subscription.takes(packet.codec));
             let packet = if subscription.takes(packet.codec) {
                 packet
             } else {
@@ -174,7 +174,7 @@ impl Room {
             let mut head = [0; MAX_DESCRIPTOR];
             let outgoing = placement.outgoing(packet, vp8.as_ref(), &mut head);
             if let Some(peer) = turn.peers.touch(peer_key)
-                && peer.transport.send_retransmission(turn.now, send, &outgoing, turn.slab) == Sent::Yes
+                && { let sent = peer.transport.send_retransmission(turn.now, send, &outgoing, turn.slab); eprintln!("RESENT {seq} {sent:?}"); sent } == Sent::Yes
             {
                 turn.stats.retransmitted += 1;
             }

@@ -73,8 +73,9 @@ impl Room {
             Target::Subscriber => participant.subscriber,
         };
         let Some(peer) = peer.and_then(|p| turn.peers.touch(p)) else { return };
+        // One candidate that is no use is no reason to end a session: others lead to the client too.
         if let Err(error) = peer.transport.add_remote_candidate(line) {
-            self.negotiation_failed(turn, key, target, &error);
+            tracing::debug!(room = ?self.key, participant = ?key, %error, "candidate not taken");
         }
     }
 

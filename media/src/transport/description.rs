@@ -3,7 +3,7 @@
 //!
 //! Rule: lines that are not understood stay as they are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::NegotiationError;
@@ -22,6 +22,8 @@ pub(super) struct Description {
 #[derive(Debug, Clone)]
 pub(super) struct Section {
     lines: Vec<String>,
+    /// Named in the session's BUNDLE group.
+    bundled: bool,
 }
 
 /// Direction attribute as it is written.
@@ -71,7 +73,7 @@ impl Description {
         let mut description = Description { session: vec![], sections: vec![] };
         for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
             if line.starts_with("m=") {
-                description.sections.push(Section { lines: vec![] });
+                description.sections.push(Section { lines: vec![], bundled: false });
             }
             match description.sections.last_mut() {
                 Some(section) => section.lines.push(line.to_owned()),
@@ -82,7 +84,15 @@ impl Description {
         if count > max_sections {
             return Err(NegotiationError::Limit { what: "media sections", count, limit: max_sections });
         }
-        for section in &description.sections {
+        let bundle: HashSet<String> = description
+            .session
+            .iter()
+            .filter_map(|line| line.strip_prefix("a=group:BUNDLE "))
+            .flat_map(str::split_whitespace)
+            .map(str::to_owned)
+            .collect();
+        for section in &mut description.sections {
+            section.bundled = bundle.contains(section.mid());
             let mid = section.mid();
             // str0m keeps 16 letters and digits of a mid; anything else would be found again under another name.
             if mid.is_empty() || mid.len() > 16 || !mid.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
@@ -365,9 +375,11 @@ impl Section {
             .collect()
     }
 
-    /// True when the section is rejected or stopped (port 0).
+    /// True when the section is rejected or stopped: port 0 and not bundled. Firefox offers each section after the first of its
+    /// kind with port 0, as `bundle-only` (RFC 9143 section 6), and means it.
     pub(super) fn is_rejected(&self) -> bool {
-        self.lines.first().and_then(|line| line.split(' ').nth(1)) == Some("0")
+        let port_zero = self.lines.first().and_then(|line| line.split(' ').nth(1)) == Some("0");
+        port_zero && !self.bundled && !self.lines.iter().any(|line| line == "a=bundle-only")
     }
 }
 
@@ -508,6 +520,15 @@ mod tests {
         assert!(text.contains("a=ice-ufrag:new\r\na=ice-pwd:newpwd\r\n") && text.contains("typ host ufrag new\r\n"));
         assert!(text.contains("a=msid:PA_1|TR_1 TR_1\r\na=ssrc-group:FID 7 8\r\na=ssrc:7 cname:c\r\n"));
         assert!(!text.contains("cid-1") && text.contains("a=inactive"));
+    }
+
+    #[test]
+    fn port_zero_is_a_rejection_unless_the_section_is_bundled() {
+        let read = |text: &str| Description::parse(text, 10).unwrap().sections[0].is_rejected();
+        let zero = OFFER.replace("m=video 9", "m=video 0");
+        assert!(!read(OFFER) && !read(&zero));
+        assert!(read(&zero.replace("BUNDLE 0", "BUNDLE 1")));
+        assert!(!read(&zero.replace("BUNDLE 0", "BUNDLE 1").replace("a=mid:0", "a=mid:0\r\na=bundle-only")));
     }
 
     #[test]
