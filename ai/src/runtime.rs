@@ -4,6 +4,7 @@
 //! below. Rule: tensors are bound by name and own their memory; no type of a backend leaves this module, so a GPU
 //! provider or another engine is one more file here and one configuration line outside.
 
+mod framing;
 mod onnxruntime;
 mod rten;
 

@@ -17,15 +17,22 @@ const CLOSE_AFTER_TICKS: u64 = 600 * 48;
 const PREROLL: usize = 10;
 
 /// The gate of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LevelGate {
     quiet_ticks: u64,
     closed: bool,
     kept: VecDeque<Frame>,
 }
 
+impl Default for LevelGate {
+    /// A stream begins in quiet: its first packets are held back unless they are loud.
+    fn default() -> Self {
+        Self { quiet_ticks: CLOSE_AFTER_TICKS, closed: false, kept: VecDeque::new() }
+    }
+}
+
 impl LevelGate {
-    /// An open gate.
+    /// The gate of a stream that begins.
     pub fn new() -> Self {
         Self::default()
     }

@@ -21,6 +21,7 @@ impl Runtime for Rten {
     }
 
     fn load(&self, onnx: &[u8]) -> Result<Box<dyn Model>, RuntimeError> {
+        super::framing::check(onnx).map_err(|reason| RuntimeError::Load { runtime: NAME, reason })?;
         let model = rten::Model::load(onnx.to_vec())
             .map_err(|error| RuntimeError::Load { runtime: NAME, reason: error.to_string() })?;
         let inputs = infos(&model, model.input_ids());
