@@ -318,7 +318,10 @@ pub struct Transport {
 impl Transport {
     /// A transport that waits for its first description.
     pub fn new(config: TransportConfig, identity: &Arc<Identity>, now: Instant) -> Transport {
-        let credentials = IceCreds { ufrag: config.ice_ufrag.clone(), pass: config.ice_pwd.clone() };
+        let credentials = IceCreds {
+            ufrag: config.ice_ufrag.clone(),
+            pass: config.ice_pwd.clone(),
+        };
         let (mut rtc, keys) = identity.build(connection::library_config(&config, credentials), now);
         connection::add_local_candidates(&mut rtc, &config.candidates);
         Transport {
@@ -384,7 +387,11 @@ impl Transport {
     ///
     /// [`NegotiationError`] with what was wrong; the transport goes on as before the offer unless it was so broken that
     /// the connection ends, which comes as [`TransportEvent::Closed`].
-    pub fn accept_offer(&mut self, _now: Instant, sdp: &str) -> Result<LocalDescription, NegotiationError> {
+    pub fn accept_offer(
+        &mut self,
+        _now: Instant,
+        sdp: &str,
+    ) -> Result<LocalDescription, NegotiationError> {
         self.answer(sdp)
     }
 
@@ -397,13 +404,13 @@ impl Transport {
 
     /// Single connection: send tracks (audio, video) without a section: so many receiving sections the client must add.
     pub fn sections_missing(&self) -> (u32, u32) {
-        self.negotiation.sections_missing(&self.sending)
+        self.negotiation.placement.sections_missing(&self.sending)
     }
 
     /// Single connection: the client must offer again (even where no section is missing), so that added tracks are placed
     /// on sections that became free and the sections of removed tracks go inactive.
     pub fn needs_client_offer(&self) -> bool {
-        !self.config.offerer && self.negotiation.is_due(&self.sending)
+        !self.config.offerer && self.negotiation.placement.is_due(&self.sending)
     }
 
     /// We offer. None: nothing to negotiate, or an offer is pending.
@@ -420,7 +427,8 @@ impl Transport {
     ///
     /// # Errors
     ///
-    /// [`NegotiationError::State`] without a pending offer, else with what was wrong. The offer is then used up.
+    /// [`NegotiationError::State`] without a pending offer: nothing happened. Anything else says what was wrong with the answer,
+    /// and the connection ends ([`TransportEvent::Closed`]).
     pub fn accept_answer(&mut self, _now: Instant, sdp: &str) -> Result<(), NegotiationError> {
         self.apply_answer(sdp)
     }
@@ -447,11 +455,17 @@ impl Transport {
     /// The section goes inactive and is reused.
     pub fn remove_send_track(&mut self, send: SendId) {
         self.sending.remove(send);
-        self.negotiation.release(send);
+        self.negotiation.placement.release(send);
     }
 
     /// Seals a packet into the slab.
-    pub fn send_rtp(&mut self, now: Instant, send: SendId, packet: &OutgoingRtp<'_>, slab: &mut SendSlab) -> Sent {
+    pub fn send_rtp(
+        &mut self,
+        now: Instant,
+        send: SendId,
+        packet: &OutgoingRtp<'_>,
+        slab: &mut SendSlab,
+    ) -> Sent {
         self.seal_first(now, send, packet, slab)
     }
 

@@ -66,15 +66,30 @@ impl RateControl {
     }
 
     pub(super) fn congested_until(&self) -> Instant {
-        self.last_decrease.map_or(self.last_update, |at| at + CONGESTED)
+        self.last_decrease
+            .map_or(self.last_update, |at| at + CONGESTED)
     }
 
     /// What the delay says; `measured_bps` is what arrives.
-    pub(super) fn on_usage(&mut self, now: Instant, usage: Usage, measured_bps: u64, round_trip: Duration) {
-        let elapsed = now.saturating_duration_since(self.last_update).as_secs_f64().min(1.0);
+    pub(super) fn on_usage(
+        &mut self,
+        now: Instant,
+        usage: Usage,
+        measured_bps: u64,
+        round_trip: Duration,
+    ) {
+        let elapsed = now
+            .saturating_duration_since(self.last_update)
+            .as_secs_f64()
+            .min(1.0);
         self.last_update = now;
         match usage {
-            Usage::Over => self.decrease(now, DECREASE * measured_bps as f64, measured_bps, round_trip),
+            Usage::Over => self.decrease(
+                now,
+                DECREASE * measured_bps as f64,
+                measured_bps,
+                round_trip,
+            ),
             // The queue drains: what arrives now is no measure.
             Usage::Under => {}
             Usage::Normal => self.increase(now, elapsed, measured_bps, round_trip),
@@ -82,17 +97,33 @@ impl RateControl {
     }
 
     /// A share of packets was lost; `measured_bps` is what was sent or arrived.
-    pub(super) fn on_loss(&mut self, now: Instant, loss: f32, measured_bps: u64, round_trip: Duration) {
+    pub(super) fn on_loss(
+        &mut self,
+        now: Instant,
+        loss: f32,
+        measured_bps: u64,
+        round_trip: Duration,
+    ) {
         self.loss = loss;
         if loss > LOSS_HIGH {
             let kept = 1.0 - 0.5 * f64::from(loss);
-            self.decrease(now, kept * self.target.min(measured_bps as f64), measured_bps, round_trip);
+            self.decrease(
+                now,
+                kept * self.target.min(measured_bps as f64),
+                measured_bps,
+                round_trip,
+            );
         }
     }
 
     /// No feedback at all while packets go out.
     pub(super) fn on_starved(&mut self, now: Instant, sent_bps: u64) {
-        self.decrease(now, 0.5 * self.target.min(sent_bps as f64), sent_bps, Duration::ZERO);
+        self.decrease(
+            now,
+            0.5 * self.target.min(sent_bps as f64),
+            sent_bps,
+            Duration::ZERO,
+        );
     }
 
     fn decrease(&mut self, now: Instant, to: f64, measured_bps: u64, round_trip: Duration) {
@@ -103,7 +134,11 @@ impl RateControl {
             return;
         }
         let tried_again = self.capacity.is_none() && self.last_decrease.is_some();
-        self.retry = if tried_again { (self.retry * 2).min(MAX_RETRY) } else { self.retry };
+        self.retry = if tried_again {
+            (self.retry * 2).min(MAX_RETRY)
+        } else {
+            self.retry
+        };
         self.capacity = Some((measured_bps as f64).max(MIN_BPS as f64));
         self.target = to;
         self.last_decrease = Some(now);
@@ -119,7 +154,9 @@ impl RateControl {
         let measured = measured_bps as f64;
         let grown = match self.capacity {
             None => self.target * (1.0 + GROWTH_UNKNOWN * elapsed),
-            Some(capacity) if self.target < 0.9 * capacity => self.target * (1.0 + GROWTH_KNOWN * elapsed),
+            Some(capacity) if self.target < 0.9 * capacity => {
+                self.target * (1.0 + GROWTH_KNOWN * elapsed)
+            }
             Some(capacity) => {
                 // Near what the link took last: a packet per response time, and not beyond without proof that it arrives.
                 let response = round_trip.as_secs_f64() + 0.1;
@@ -127,6 +164,9 @@ impl RateControl {
             }
         };
         let ahead = (measured_bps * AHEAD_FACTOR + AHEAD_BPS) as f64;
-        self.target = grown.min(ahead.max(self.target)).min(MAX_BPS as f64).max(self.target);
+        self.target = grown
+            .min(ahead.max(self.target))
+            .min(MAX_BPS as f64)
+            .max(self.target);
     }
 }

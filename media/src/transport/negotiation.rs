@@ -1,9 +1,10 @@
-//! Offer and answer: str0m's descriptions with our sources on them, and which send track lies on which section.
+//! Offer and answer: str0m's descriptions with our sources on them; [`placement`] says which send track lies on which section.
 //!
-//! Rules: str0m's own send streams are removed after every use of its SDP interface, so that it sends nothing; a section that
-//! lost its track is negotiated inactive before it carries another, because browsers announce a track only when a section
-//! starts to send.
+//! Rule: str0m's own send streams are removed after every use of its SDP interface, so that it sends nothing.
 
+mod placement;
+
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
 use aws_lc_rs::hmac;
@@ -11,10 +12,10 @@ use str0m::IceCreds;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction as LibraryDirection, MediaKind as LibraryKind};
 
+use self::placement::{Placement, Use};
 use super::description::{self, Description, Direction, Section, Source};
-use super::sending::Sending;
 use super::{
-    LocalDescription, NegotiationError, SendId, SendTrack, Transport, TransportConfig, TransportEvent, candidate,
+    LocalDescription, NegotiationError, Transport, TransportConfig, TransportEvent, candidate,
 };
 use crate::egress::{Payload, Template};
 use crate::packet::{Codec, MediaKind};
@@ -25,27 +26,6 @@ const MAX_SECTIONS: usize = 512;
 const MAX_CANDIDATES: usize = 32;
 /// Bytes of a description: 512 sections of 2 KiB.
 const MAX_DESCRIPTION: usize = 1 << 20;
-
-/// What a section that we may send on does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
-    /// Negotiated inactive: may carry a track.
-    Free,
-    /// Carries a track.
-    Carries(SendId),
-    /// Lost its track; not yet negotiated inactive.
-    Releasing,
-}
-
-/// A section that we may send on.
-#[derive(Debug)]
-struct SendSection {
-    mid: String,
-    kind: MediaKind,
-    usage: Use,
-    /// What the first negotiation left to choose from; empty before it ended.
-    codecs: Vec<Codec>,
-}
 
 /// A section that the peer sends on.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +45,7 @@ struct Pending {
 
 /// State of negotiation.
 pub(super) struct Negotiation {
-    send_sections: Vec<SendSection>,
+    pub(super) placement: Placement,
     receive_sections: Vec<ReceiveSection>,
     /// Codecs that are taken of a track of the peer's, by its track id.
     received_codecs: Vec<(String, Vec<Codec>)>,
@@ -77,16 +57,20 @@ pub(super) struct Negotiation {
     restarts: u32,
     seed: u64,
     remote_ufrag: String,
-    candidates: usize,
+    /// Candidates of the peer in this ICE generation, as `address port`: offers repeat them.
+    candidates: HashSet<String>,
     /// A first offer is due even without tracks: it opens the data channels.
     first_offer_due: bool,
 }
 
 impl Negotiation {
     pub(super) fn new(config: &TransportConfig) -> Negotiation {
-        let credentials = IceCreds { ufrag: config.ice_ufrag.clone(), pass: config.ice_pwd.clone() };
+        let credentials = IceCreds {
+            ufrag: config.ice_ufrag.clone(),
+            pass: config.ice_pwd.clone(),
+        };
         Negotiation {
-            send_sections: vec![],
+            placement: Placement::default(),
             receive_sections: vec![],
             received_codecs: vec![],
             pending: None,
@@ -96,7 +80,7 @@ impl Negotiation {
             restarts: 0,
             seed: config.seed,
             remote_ufrag: String::new(),
-            candidates: 0,
+            candidates: HashSet::new(),
             first_offer_due: config.offerer,
         }
     }
@@ -124,61 +108,22 @@ impl Negotiation {
         if section.kind() == Some(MediaKind::Video) {
             section.order_like(offered);
         }
-        if let Some((_, codecs)) = self.received_codecs.iter().find(|(known, _)| known == offered.track_id()) {
+        if let Some((_, codecs)) = self
+            .received_codecs
+            .iter()
+            .find(|(known, _)| known == offered.track_id())
+        {
             section.keep_codecs(codecs);
         }
     }
 
-    /// A track was removed.
-    pub(super) fn release(&mut self, send: SendId) {
-        for section in &mut self.send_sections {
-            if section.usage == Use::Carries(send) {
-                section.usage = Use::Releasing;
-            }
+    /// Whether a candidate is known or there is room for it.
+    fn admits(&mut self, address: String) -> bool {
+        if self.candidates.len() >= MAX_CANDIDATES {
+            return self.candidates.contains(&address);
         }
-    }
-
-    fn section_of(&self, send: SendId) -> Option<&SendSection> {
-        self.send_sections.iter().find(|section| section.usage == Use::Carries(send))
-    }
-
-    fn waiting<'a>(&'a self, sending: &'a Sending) -> impl Iterator<Item = (SendId, &'a SendTrack)> {
-        sending
-            .tracks
-            .iter()
-            .filter(|(send, _)| self.section_of(**send).is_none())
-            .map(|(send, track)| (*send, &track.track))
-    }
-
-    pub(super) fn sections_missing(&self, sending: &Sending) -> (u32, u32) {
-        let missing = |kind: MediaKind| {
-            let waiting = self.waiting(sending).filter(|(_, track)| track.kind == kind).count();
-            let usable = self
-                .send_sections
-                .iter()
-                .filter(|section| section.kind == kind && !matches!(section.usage, Use::Carries(_)))
-                .count();
-            waiting.saturating_sub(usable) as u32
-        };
-        (missing(MediaKind::Audio), missing(MediaKind::Video))
-    }
-
-    /// Whether what was asked for differs from what is negotiated.
-    pub(super) fn is_due(&self, sending: &Sending) -> bool {
-        self.waiting(sending).next().is_some()
-            || self.send_sections.iter().any(|section| section.usage == Use::Releasing)
-    }
-
-    /// A free section of this kind that can carry one of the track's codecs (all of them, when there is such a section).
-    fn free_section(&mut self, track: &SendTrack) -> Option<&mut SendSection> {
-        let usable = |section: &SendSection| section.usage == Use::Free && section.kind == track.kind;
-        let known = |section: &SendSection, codec: &Codec| section.codecs.contains(codec);
-        let all = self
-            .send_sections
-            .iter()
-            .position(|section| usable(section) && track.codecs.iter().all(|codec| known(section, codec)));
-        let at = all?;
-        self.send_sections.get_mut(at)
+        self.candidates.insert(address);
+        true
     }
 
     /// Our credentials after the client's n-th ICE restart. The password follows from the first one and from the seed, which
@@ -187,10 +132,17 @@ impl Negotiation {
         self.restarts += 1;
         let mut secret = self.first.pass.clone().into_bytes();
         secret.extend(self.seed.to_be_bytes());
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), &self.restarts.to_be_bytes());
+        let tag = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, &secret),
+            &self.restarts.to_be_bytes(),
+        );
         IceCreds {
             ufrag: format!("{}/{}", self.first.ufrag, self.restarts),
-            pass: tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            pass: tag
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
         }
     }
 }
@@ -205,19 +157,30 @@ struct Refusal {
 /// Runs str0m's SDP code so that an unforeseen description can end one connection at most, never the process.
 fn guarded<T, E: std::fmt::Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, Refusal> {
     match std::panic::catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| Refusal { reason: error.to_string(), broken: false }),
-        Err(_) => Err(Refusal { reason: "it contradicts itself or an earlier one".to_owned(), broken: true }),
+        Ok(result) => result.map_err(|error| Refusal {
+            reason: error.to_string(),
+            broken: false,
+        }),
+        Err(_) => Err(Refusal {
+            reason: "it contradicts itself or an earlier one".to_owned(),
+            broken: true,
+        }),
     }
 }
 
 impl Transport {
     pub(super) fn trickle(&mut self, line: &str) -> Result<(), NegotiationError> {
-        let Some(candidate) = candidate::parse(line)? else { return Ok(()) };
-        self.negotiation.candidates += 1;
-        let count = self.negotiation.candidates;
-        if count > MAX_CANDIDATES {
+        let Some(candidate) = candidate::parse(line)? else {
+            return Ok(());
+        };
+        let address = format!("{} {}", candidate.addr().ip(), candidate.addr().port());
+        if !self.negotiation.admits(address) {
             self.stats.limit_hits += 1;
-            return Err(NegotiationError::Limit { what: "ICE candidates", count, limit: MAX_CANDIDATES });
+            return Err(NegotiationError::Limit {
+                what: "ICE candidates",
+                count: MAX_CANDIDATES + 1,
+                limit: MAX_CANDIDATES,
+            });
         }
         self.rtc.add_remote_candidate(candidate);
         self.rtc_dirty = true;
@@ -228,25 +191,34 @@ impl Transport {
     fn read_remote(&mut self, sdp: &str) -> Result<Description, NegotiationError> {
         if sdp.len() > MAX_DESCRIPTION {
             self.stats.limit_hits += 1;
-            return Err(NegotiationError::Limit { what: "bytes of SDP", count: sdp.len(), limit: MAX_DESCRIPTION });
+            return Err(NegotiationError::Limit {
+                what: "bytes of SDP",
+                count: sdp.len(),
+                limit: MAX_DESCRIPTION,
+            });
         }
-        let mut remote = Description::parse(sdp, MAX_SECTIONS)
-            .inspect_err(|error| self.stats.limit_hits += u64::from(matches!(error, NegotiationError::Limit { .. })))?;
+        let mut remote = Description::parse(sdp, MAX_SECTIONS).inspect_err(|error| {
+            self.stats.limit_hits += u64::from(matches!(error, NegotiationError::Limit { .. }))
+        })?;
         let ufrag = remote.ice_ufrag().unwrap_or_default().to_owned();
         if ufrag != self.negotiation.remote_ufrag {
             self.negotiation.remote_ufrag = ufrag;
-            self.negotiation.candidates = 0;
+            self.negotiation.candidates.clear();
         }
-        let room = MAX_CANDIDATES.saturating_sub(self.negotiation.candidates);
-        let over = remote.retain_usable_candidates(room);
-        self.negotiation.candidates += remote.candidate_count();
+        let negotiation = &mut self.negotiation;
+        let over = remote.retain_candidates(|candidate| {
+            let words: Vec<&str> = candidate.split_whitespace().collect();
+            negotiation.admits(format!("{} {}", words[4], words[5]))
+        });
         self.stats.limit_hits += over as u64;
         Ok(remote)
     }
 
     pub(super) fn answer(&mut self, sdp: &str) -> Result<LocalDescription, NegotiationError> {
         if self.config.offerer {
-            return Err(NegotiationError::State("this connection is offered by the server, not by the client".to_owned()));
+            return Err(NegotiationError::State(
+                "this connection is offered by the server, not by the client".to_owned(),
+            ));
         }
         let remote = self.read_remote(sdp)?;
         let offer = guarded(|| SdpOffer::from_sdp_string(&remote.to_string()))
@@ -254,7 +226,7 @@ impl Transport {
         let answered = guarded(|| self.rtc.sdp_api().accept_offer(offer));
         let answer = self.taken(answered)?;
         let mut local = Description::parse(&answer.to_sdp_string(), MAX_SECTIONS)?;
-        self.place_on_offered(&remote);
+        self.negotiation.placement.fill(&remote, &self.sending);
         for section in &mut local.sections {
             let offered = remote.section(section.mid());
             self.speak_for(section, offered.map(Section::direction));
@@ -264,10 +236,15 @@ impl Transport {
         }
         if self.rtc.direct_api().local_ice_credentials() != self.negotiation.credentials {
             let credentials = self.negotiation.restarted();
-            self.rtc.direct_api().set_local_ice_credentials(credentials.clone());
+            self.rtc
+                .direct_api()
+                .set_local_ice_credentials(credentials.clone());
             self.negotiation.credentials = credentials;
         }
-        local.set_ice(&self.negotiation.credentials.ufrag, &self.negotiation.credentials.pass);
+        local.set_ice(
+            &self.negotiation.credentials.ufrag,
+            &self.negotiation.credentials.pass,
+        );
         self.settle(&local, &remote);
         Ok(self.describe(&local))
     }
@@ -284,59 +261,13 @@ impl Transport {
         })
     }
 
-    /// Puts waiting tracks on the sections that the client offers to receive on.
-    fn place_on_offered(&mut self, remote: &Description) {
-        let negotiation = &mut self.negotiation;
-        negotiation.send_sections.retain(|section| {
-            remote.section(&section.mid).is_some_and(|offered| is_fillable(offered))
-        });
-        // Released sections are answered inactive now and free from the next offer on.
-        let mut released: Vec<String> = vec![];
-        for section in &mut negotiation.send_sections {
-            if section.usage == Use::Releasing {
-                section.usage = Use::Free;
-                released.push(section.mid.clone());
-            }
-        }
-        for offered in remote.sections.iter().filter(|section| is_fillable(section)) {
-            let mid = offered.mid();
-            if !negotiation.send_sections.iter().any(|section| section.mid == mid)
-                && let Some(kind) = offered.kind()
-            {
-                let codecs = offered.formats().iter().filter_map(description::Format::codec).collect();
-                let section = SendSection { mid: mid.to_owned(), kind, usage: Use::Free, codecs };
-                negotiation.send_sections.push(section);
-            }
-        }
-        let waiting: Vec<(SendId, SendTrack)> =
-            negotiation.waiting(&self.sending).map(|(send, track)| (send, track.clone())).collect();
-        for (send, track) in waiting {
-            let free = negotiation.send_sections.iter_mut().find(|section| {
-                section.usage == Use::Free
-                    && section.kind == track.kind
-                    && !released.contains(&section.mid)
-                    && track.codecs.iter().any(|codec| section.codecs.contains(codec))
-            });
-            if let Some(section) = free {
-                section.usage = Use::Carries(send);
-            }
-        }
-    }
-
     /// Writes direction, source and codecs of one section of ours.
     fn speak_for(&self, section: &mut Section, remote: Option<Direction>) {
         if section.kind().is_none() {
             return;
         }
-        let carried = self
-            .negotiation
-            .send_sections
-            .iter()
-            .find(|known| known.mid == section.mid())
-            .and_then(|known| match known.usage {
-                Use::Carries(send) => self.sending.tracks.get(&send),
-                _ => None,
-            });
+        let carried = self.negotiation.placement.carried_by(section.mid());
+        let carried = carried.and_then(|send| self.sending.tracks.get(&send));
         match carried {
             Some(track) => {
                 section.set_direction(Direction::SendOnly);
@@ -351,7 +282,11 @@ impl Transport {
             }
             None => {
                 let receives = remote.is_some_and(Direction::sends);
-                section.set_direction(if receives { Direction::RecvOnly } else { Direction::Inactive });
+                section.set_direction(if receives {
+                    Direction::RecvOnly
+                } else {
+                    Direction::Inactive
+                });
                 section.set_source(None);
             }
         }
@@ -361,25 +296,21 @@ impl Transport {
         let negotiation = &mut self.negotiation;
         let due = negotiation.first_offer_due
             || negotiation.requested_restart.is_some()
-            || negotiation.is_due(&self.sending);
+            || negotiation.placement.is_due(&self.sending);
         if !self.config.offerer || negotiation.pending.is_some() || !due {
             return None;
         }
-        let waiting: Vec<(SendId, SendTrack)> =
-            negotiation.waiting(&self.sending).map(|(send, track)| (send, track.clone())).collect();
-
         let mut api = self.rtc.sdp_api();
         self.channels.offer(&mut api);
-        for section in negotiation.send_sections.iter().filter(|section| section.usage == Use::Releasing) {
-            api.set_direction(section.mid.as_str().into(), LibraryDirection::Inactive);
+        for mid in negotiation.placement.releasing() {
+            api.set_direction(mid.into(), LibraryDirection::Inactive);
         }
-        for (send, track) in waiting {
-            if let Some(section) = negotiation.free_section(&track) {
-                section.usage = Use::Carries(send);
-                api.set_direction(section.mid.as_str().into(), LibraryDirection::SendOnly);
+        for (send, track) in negotiation.placement.waiting(&self.sending) {
+            if let Some(mid) = negotiation.placement.reuse(send, &track) {
+                api.set_direction(mid.into(), LibraryDirection::SendOnly);
                 continue;
             }
-            if negotiation.send_sections.len() >= MAX_SECTIONS - 1 {
+            if negotiation.placement.sections.len() >= MAX_SECTIONS - 1 {
                 self.stats.limit_hits += 1;
                 continue;
             }
@@ -387,9 +318,8 @@ impl Transport {
                 MediaKind::Audio => LibraryKind::Audio,
                 MediaKind::Video => LibraryKind::Video,
             };
-            let mid = api.add_media(kind, LibraryDirection::SendOnly, None, None, None).to_string();
-            let usage = Use::Carries(send);
-            negotiation.send_sections.push(SendSection { mid, kind: track.kind, usage, codecs: vec![] });
+            let mid = api.add_media(kind, LibraryDirection::SendOnly, None, None, None);
+            negotiation.placement.add(mid.to_string(), send, track.kind);
         }
         let restart = negotiation.requested_restart.take();
         if restart.is_some() {
@@ -407,7 +337,11 @@ impl Transport {
         let credentials = restart.as_ref().unwrap_or(&self.negotiation.credentials);
         local.set_ice(&credentials.ufrag, &credentials.pass);
         let described = self.describe(&local);
-        self.negotiation.pending = Some(Pending { library, local, restart });
+        self.negotiation.pending = Some(Pending {
+            library,
+            local,
+            restart,
+        });
         Some(described)
     }
 
@@ -417,42 +351,48 @@ impl Transport {
             .pending
             .take()
             .ok_or_else(|| NegotiationError::State("there is no offer to answer".to_owned()))?;
+        // Half an exchange cannot be taken back: the two sides would number their sections differently from now on.
+        self.finish_offer(pending, sdp)
+            .inspect_err(|error| self.fail(&error.to_string()))
+    }
+
+    fn finish_offer(&mut self, pending: Pending, sdp: &str) -> Result<(), NegotiationError> {
         let remote = self.read_remote(sdp)?;
         let answer = guarded(|| SdpAnswer::from_sdp_string(&remote.to_string()))
             .map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
         let accepted = guarded(|| self.rtc.sdp_api().accept_answer(pending.library, answer));
         self.taken(accepted)?;
         if let Some(credentials) = pending.restart {
-            self.rtc.direct_api().set_local_ice_credentials(credentials.clone());
+            self.rtc
+                .direct_api()
+                .set_local_ice_credentials(credentials.clone());
             self.negotiation.credentials = credentials;
         }
-        for section in &mut self.negotiation.send_sections {
-            // Only what this offer said is negotiated: a track that left since then is released by the next one.
-            let offered_inactive =
-                pending.local.section(&section.mid).is_some_and(|local| local.direction() == Direction::Inactive);
-            if section.usage == Use::Releasing && offered_inactive {
-                section.usage = Use::Free;
-            }
-        }
+        self.negotiation.placement.free_released(&pending.local);
         self.settle(&pending.local, &remote);
         Ok(())
     }
 
     /// Takes over what both sides agreed on.
     fn settle(&mut self, local: &Description, remote: &Description) {
+        self.follow_received(remote);
         self.silence_library();
         self.receiving.set_codecs(self.rtc.codec_config());
         for (send, track) in &mut self.sending.tracks {
-            if self.negotiation.section_of(*send).is_none() {
+            if !self.negotiation.placement.carries(*send) {
                 track.stream.set_template(None);
             }
         }
         let mut sends = vec![];
         let mut transport_feedback = false;
-        for section in &mut self.negotiation.send_sections {
-            let both = local.section(&section.mid).zip(remote.section(&section.mid));
+        for section in &mut self.negotiation.placement.sections {
+            let both = local
+                .section(&section.mid)
+                .zip(remote.section(&section.mid));
             let template = both.and_then(|(local, remote)| {
-                let flows = local.direction().sends() && remote.direction().receives() && !remote.is_rejected();
+                let flows = local.direction().sends()
+                    && remote.direction().receives()
+                    && !remote.is_rejected();
                 let payloads = description::negotiated_payloads(local, remote);
                 (flows && !payloads.is_empty()).then(|| Template {
                     mid: section.mid.clone(),
@@ -465,8 +405,12 @@ impl Transport {
             {
                 section.codecs = codecs_of(&template.payloads);
             }
-            let Use::Carries(send) = section.usage else { continue };
-            let Some(track) = self.sending.tracks.get_mut(&send) else { continue };
+            let Use::Carries(send) = section.usage else {
+                continue;
+            };
+            let Some(track) = self.sending.tracks.get_mut(&send) else {
+                continue;
+            };
             if let Some(template) = &template {
                 transport_feedback |= template.extensions.transport_sequence.is_some();
                 sends.push((section.mid.clone(), send, codecs_of(&template.payloads)));
@@ -474,7 +418,6 @@ impl Transport {
             track.stream.set_template(template);
         }
         self.estimator.set_transport_feedback(transport_feedback);
-        self.follow_received(remote);
         self.events.push_back(TransportEvent::Negotiated { sends });
     }
 
@@ -496,7 +439,9 @@ impl Transport {
         let before = std::mem::take(&mut self.negotiation.receive_sections);
         for section in before.iter().filter(|section| !offered.contains(section)) {
             self.receiving.forget_section(&section.mid);
-            self.events.push_back(TransportEvent::ReceiveSectionEnded { mid: section.mid.clone() });
+            self.events.push_back(TransportEvent::ReceiveSectionEnded {
+                mid: section.mid.clone(),
+            });
         }
         for section in offered.iter().filter(|section| !before.contains(section)) {
             self.events.push_back(TransportEvent::ReceiveSection {
@@ -511,38 +456,36 @@ impl Transport {
 
     /// Removes the send streams that str0m made: it would report on them under SSRCs and counters of its own.
     fn silence_library(&mut self) {
-        let mids: Vec<String> = self
+        let sending = self
             .negotiation
-            .send_sections
+            .placement
+            .sections
             .iter()
-            .map(|section| section.mid.clone())
-            .chain(self.negotiation.receive_sections.iter().map(|section| section.mid.clone()))
-            .collect();
+            .map(|section| &section.mid);
+        let receiving = self
+            .negotiation
+            .receive_sections
+            .iter()
+            .map(|section| &section.mid);
         let mut api = self.rtc.direct_api();
-        for mid in mids {
-            while let Some(ssrc) = api.stream_tx_by_mid(mid.as_str().into(), None).map(|stream| stream.ssrc()) {
+        for mid in sending.chain(receiving) {
+            while let Some(ssrc) = api
+                .stream_tx_by_mid(mid.as_str().into(), None)
+                .map(|stream| stream.ssrc())
+            {
                 api.remove_stream_tx(ssrc);
             }
         }
     }
 
     fn describe(&self, local: &Description) -> LocalDescription {
-        let sends = self
-            .negotiation
-            .send_sections
-            .iter()
-            .filter_map(|section| match section.usage {
-                Use::Carries(send) => Some((section.mid.clone(), send)),
-                _ => None,
-            })
-            .collect();
-        LocalDescription { sdp: local.to_string(), sends }
+        let carried = self.negotiation.placement.carried();
+        let sends = carried.map(|(mid, send)| (mid.to_owned(), send)).collect();
+        LocalDescription {
+            sdp: local.to_string(),
+            sends,
+        }
     }
-}
-
-/// A section of the client's that waits for a track of ours.
-fn is_fillable(section: &Section) -> bool {
-    section.kind().is_some() && section.direction() == Direction::RecvOnly && !section.is_rejected()
 }
 
 /// RED is unpacked for whoever does not take it, which gives Opus: both are offered where RED is.

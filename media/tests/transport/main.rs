@@ -1,5 +1,9 @@
 //! One peer connection against an independent client: str0m alone, with its own send path. Time and network are virtual.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test drives the clock"
+)]
 
 mod world;
 

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use auralink_media::packet::{Codec, Extensions, MediaKind};
 use auralink_media::transport::{
-    Identity, OutgoingRtp, SendId, SendSlab, SendTrack, Sent, Transport, TransportConfig, TransportEvent,
-    TransportOutput,
+    Identity, OutgoingRtp, SendId, SendSlab, SendTrack, Sent, Transport, TransportConfig,
+    TransportEvent, TransportOutput,
 };
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion, KeyingMaterial};
 use str0m::crypto::CryptoError;
-use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile};
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
+};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
@@ -75,7 +77,12 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { offerer: true, ice_lite: false, profile: None, client: |config| config }
+        Setup {
+            offerer: true,
+            ice_lite: false,
+            profile: None,
+            client: |config| config,
+        }
     }
 }
 
@@ -91,7 +98,12 @@ impl World {
         World::with_identity(setup, &identity, provider, now)
     }
 
-    fn with_identity(setup: Setup, identity: &Arc<Identity>, provider: CryptoProvider, now: Instant) -> World {
+    fn with_identity(
+        setup: Setup,
+        identity: &Arc<Identity>,
+        provider: CryptoProvider,
+        now: Instant,
+    ) -> World {
         let server = Transport::new(
             TransportConfig {
                 ice_ufrag: "s0abcdefgh".to_owned(),
@@ -116,7 +128,13 @@ impl World {
             now,
             server,
             server_address: server_address(),
-            client: Client { rtc, address, events: vec![], rtp: vec![], deadline: now },
+            client: Client {
+                rtc,
+                address,
+                events: vec![],
+                rtp: vec![],
+                deadline: now,
+            },
             events: vec![],
             fate: Box::new(|_| Some(DELAY)),
             sent: vec![],
@@ -128,19 +146,35 @@ impl World {
 
     /// The server offers, the client answers.
     pub fn negotiate(&mut self) -> bool {
-        let Some(offer) = self.server.create_offer(self.now) else { return false };
+        let Some(offer) = self.server.create_offer(self.now) else {
+            return false;
+        };
         let offer = SdpOffer::from_sdp_string(&offer.sdp).expect("the client reads our offer");
-        let answer = self.client.rtc.sdp_api().accept_offer(offer).expect("the client takes our offer");
-        self.server.accept_answer(self.now, &answer.to_sdp_string()).expect("the server takes the answer");
+        let answer = self
+            .client
+            .rtc
+            .sdp_api()
+            .accept_offer(offer)
+            .expect("the client takes our offer");
+        self.server
+            .accept_answer(self.now, &answer.to_sdp_string())
+            .expect("the server takes the answer");
         self.settle();
         true
     }
 
     /// The client offers what it prepared, the server answers.
     pub fn client_offers(&mut self, offer: SdpOffer, pending: SdpPendingOffer) -> String {
-        let answer = self.server.accept_offer(self.now, &offer.to_sdp_string()).expect("the server takes the offer");
+        let answer = self
+            .server
+            .accept_offer(self.now, &offer.to_sdp_string())
+            .expect("the server takes the offer");
         let parsed = SdpAnswer::from_sdp_string(&answer.sdp).expect("the client reads our answer");
-        self.client.rtc.sdp_api().accept_answer(pending, parsed).expect("the client takes the answer");
+        self.client
+            .rtc
+            .sdp_api()
+            .accept_answer(pending, parsed)
+            .expect("the client takes the answer");
         self.settle();
         answer.sdp
     }
@@ -158,7 +192,10 @@ impl World {
                 return;
             }
         }
-        panic!("not connected after 5 s: server {}", self.server.is_connected());
+        panic!(
+            "not connected after 5 s: server {}",
+            self.server.is_connected()
+        );
     }
 
     /// Lets everything that is due happen for a time.
@@ -178,7 +215,9 @@ impl World {
                 break;
             }
             // A machine that names the same instant for ever would hang the shard: time moves by a microsecond at least.
-            self.now = next.max(self.now + Duration::from_micros(1)).min(end.max(self.now + Duration::from_micros(1)));
+            self.now = next
+                .max(self.now + Duration::from_micros(1))
+                .min(end.max(self.now + Duration::from_micros(1)));
             self.deliver();
         }
         self.now = self.now.max(end);
@@ -187,14 +226,24 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        let mut due: Vec<Packet> = self.wire.iter().filter(|packet| packet.at <= self.now).cloned().collect();
+        let mut due: Vec<Packet> = self
+            .wire
+            .iter()
+            .filter(|packet| packet.at <= self.now)
+            .cloned()
+            .collect();
         self.wire.retain(|packet| packet.at > self.now);
         due.sort_by_key(|packet| packet.at);
         for packet in due {
             if packet.destination == self.server_address {
                 self.to_server(packet.source, &packet.bytes);
             } else {
-                let receive = Receive::new(Protocol::Udp, packet.source, packet.destination, &packet.bytes);
+                let receive = Receive::new(
+                    Protocol::Udp,
+                    packet.source,
+                    packet.destination,
+                    &packet.bytes,
+                );
                 if let Ok(receive) = receive {
                     let input = Input::Receive(self.now, receive);
                     if self.client.rtc.accepts(&input) {
@@ -208,13 +257,17 @@ impl World {
             self.server.handle_timeout(self.now, &mut self.slab);
         }
         if self.client.deadline <= self.now {
-            self.client.rtc.handle_input(Input::Timeout(self.now)).unwrap();
+            self.client
+                .rtc
+                .handle_input(Input::Timeout(self.now))
+                .unwrap();
         }
     }
 
     /// Hands bytes to the server as if they had come from `source`.
     pub fn to_server(&mut self, source: SocketAddr, bytes: &[u8]) {
-        self.server.handle_datagram(self.now, source, self.server_address, bytes, &mut self.slab);
+        self.server
+            .handle_datagram(self.now, source, self.server_address, bytes, &mut self.slab);
         self.settle();
     }
 
@@ -266,7 +319,14 @@ impl World {
         }
     }
 
-    pub fn send(&mut self, send: SendId, codec: Codec, seq: u64, timestamp: u32, body: &[u8]) -> Sent {
+    pub fn send(
+        &mut self,
+        send: SendId,
+        codec: Codec,
+        seq: u64,
+        timestamp: u32,
+        body: &[u8],
+    ) -> Sent {
         self.send_with(send, codec, seq, timestamp, &Extensions::default(), body)
     }
 
@@ -279,16 +339,43 @@ impl World {
         ext: &Extensions,
         body: &[u8],
     ) -> Sent {
-        let packet = OutgoingRtp { seq, timestamp, marker: true, codec, ext, head: &[], body };
-        let sent = self.server.send_rtp(self.now, send, &packet, &mut self.slab);
+        let packet = OutgoingRtp {
+            seq,
+            timestamp,
+            marker: true,
+            codec,
+            ext,
+            head: &[],
+            body,
+        };
+        let sent = self
+            .server
+            .send_rtp(self.now, send, &packet, &mut self.slab);
         self.settle();
         sent
     }
 
-    pub fn resend(&mut self, send: SendId, codec: Codec, seq: u64, timestamp: u32, body: &[u8]) -> Sent {
+    pub fn resend(
+        &mut self,
+        send: SendId,
+        codec: Codec,
+        seq: u64,
+        timestamp: u32,
+        body: &[u8],
+    ) -> Sent {
         let ext = Extensions::default();
-        let packet = OutgoingRtp { seq, timestamp, marker: true, codec, ext: &ext, head: &[], body };
-        let sent = self.server.send_retransmission(self.now, send, &packet, &mut self.slab);
+        let packet = OutgoingRtp {
+            seq,
+            timestamp,
+            marker: true,
+            codec,
+            ext: &ext,
+            head: &[],
+            body,
+        };
+        let sent = self
+            .server
+            .send_retransmission(self.now, send, &packet, &mut self.slab);
         self.settle();
         sent
     }
@@ -299,9 +386,12 @@ impl World {
             .iter()
             .rev()
             .find_map(|event| match event {
-                TransportEvent::Negotiated { sends } => {
-                    Some(sends.iter().map(|(mid, send, codecs)| (*send, (mid.clone(), codecs.clone()))).collect())
-                }
+                TransportEvent::Negotiated { sends } => Some(
+                    sends
+                        .iter()
+                        .map(|(mid, send, codecs)| (*send, (mid.clone(), codecs.clone())))
+                        .collect(),
+                ),
                 _ => None,
             })
             .unwrap_or_default()
@@ -322,7 +412,10 @@ pub fn track(kind: MediaKind, name: &str, codecs: &[Codec]) -> SendTrack {
 fn forced_provider(profile: Option<SrtpProfile>) -> CryptoProvider {
     let mut provider = str0m::crypto::from_feature_flags();
     if let Some(profile) = profile {
-        provider.dtls_provider = Box::leak(Box::new(ForcedProvider { inner: provider.dtls_provider, profile }));
+        provider.dtls_provider = Box::leak(Box::new(ForcedProvider {
+            inner: provider.dtls_provider,
+            profile,
+        }));
     }
     provider
 }
@@ -346,7 +439,10 @@ impl DtlsProvider for ForcedProvider {
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let inner = self.inner.new_dtls(certificate, now, version, mtu)?;
-        Ok(Box::new(ForcedInstance { inner, profile: self.profile }))
+        Ok(Box::new(ForcedInstance {
+            inner,
+            profile: self.profile,
+        }))
     }
 }
 
@@ -366,7 +462,8 @@ impl DtlsInstance for ForcedInstance {
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
         match self.inner.poll_output(buf) {
             DtlsOutput::KeyingMaterial(material, _) => {
-                let material = KeyingMaterial::new(&material.as_ref()[..self.profile.keying_material_len()]);
+                let material =
+                    KeyingMaterial::new(&material.as_ref()[..self.profile.keying_material_len()]);
                 DtlsOutput::KeyingMaterial(material, self.profile)
             }
             other => other,
