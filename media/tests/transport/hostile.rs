@@ -66,9 +66,9 @@ fn flipped_bits_are_bad_tags() {
     let media = packets.iter().find(|packet| packet.is_rtp()).unwrap();
     let report = packets.iter().find(|packet| packet.is_rtcp()).unwrap();
     // A replay is silent: it opens, and it is old.
-    world.to_server(client, &media.bytes);
+    world.reach_server(client, &media.bytes);
     assert_eq!((rtp(&world), world.server.stats().bad_tag), (150, 0));
-    world.to_server(client, &report.bytes);
+    world.reach_server(client, &report.bytes);
     assert_eq!(
         (world.server.stats().replayed, world.server.stats().bad_tag),
         (1, 0)
@@ -77,17 +77,17 @@ fn flipped_bits_are_bad_tags() {
     let mut broken = media.bytes.clone();
     *broken.last_mut().unwrap() ^= 1;
     broken[3] = broken[3].wrapping_add(200);
-    world.to_server(client, &broken);
+    world.reach_server(client, &broken);
     let mut forged = media.bytes.clone();
     forged[9] ^= 1;
-    world.to_server(client, &forged);
+    world.reach_server(client, &forged);
     let mut forged = report.bytes.clone();
     forged[12] ^= 1;
-    world.to_server(client, &forged);
+    world.reach_server(client, &forged);
     assert_eq!((rtp(&world), world.server.stats().bad_tag), (150, 3));
     // An address that ICE has not validated is not heard at all.
     let before = world.server.stats().unvalidated;
-    world.to_server("10.9.9.9:1".parse().unwrap(), &media.bytes);
+    world.reach_server("10.9.9.9:1".parse().unwrap(), &media.bytes);
     assert_eq!(world.server.stats().unvalidated, before + 1);
 }
 
@@ -103,14 +103,14 @@ fn dtls_and_stun_from_strangers_are_dropped_and_counted() {
     let mut hello = vec![22u8, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 60, 1];
     hello.resize(73, 0);
     assert!(!world.server.accepts(stranger, server_address(), &hello));
-    world.to_server(stranger, &hello);
+    world.reach_server(stranger, &hello);
     // A binding request with our ufrag and a wrong integrity.
     let mut request = vec![0, 1, 0, 16, 0x21, 0x12, 0xa4, 0x42];
     request.extend([9u8; 12]);
     request.extend([0, 6, 0, 12]);
     request.extend(b"s0abcdefgh:x");
     assert!(!world.server.accepts(stranger, server_address(), &request));
-    world.to_server(stranger, &request);
+    world.reach_server(stranger, &request);
     assert_eq!(world.server.stats().unvalidated, 2);
     assert!(
         world
@@ -148,7 +148,7 @@ proptest! {
             let source = if known { world.client.address } else { "10.9.9.9:1".parse().unwrap() };
             let now = world.now;
             let _ = world.server.accepts(source, server_address(), &bytes);
-            world.to_server(source, &bytes);
+            world.reach_server(source, &bytes);
             assert!(now <= world.now);
         });
         let now = Instant::now();

@@ -214,7 +214,10 @@ fn what_does_not_fit_is_answered_with_a_reason() {
         })
         .collect();
     assert_eq!(results.iter().filter(|ok| **ok).count(), 32);
-    assert!(world.server.add_remote_candidate(&line(5000)).is_ok(), "known already");
+    assert!(
+        world.server.add_remote_candidate(&line(5000)).is_ok(),
+        "known already"
+    );
     assert_eq!(world.server.stats().limit_hits, 2 + 8);
 }
 

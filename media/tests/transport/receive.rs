@@ -67,7 +67,7 @@ fn write(
     };
     let write = RtpWrite::new(pt, seq.into(), (seq * 960) as u32, world.now, body)
         .ext_vals(ext)
-        .marker(seq % 2 == 0)
+        .marker(seq.is_multiple_of(2))
         .nackable(true);
     stream.write_rtp(write);
     world.run(Duration::from_millis(10));

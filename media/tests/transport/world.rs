@@ -236,7 +236,7 @@ impl World {
         due.sort_by_key(|packet| packet.at);
         for packet in due {
             if packet.destination == self.server_address {
-                self.to_server(packet.source, &packet.bytes);
+                self.reach_server(packet.source, &packet.bytes);
             } else {
                 let receive = Receive::new(
                     Protocol::Udp,
@@ -265,7 +265,7 @@ impl World {
     }
 
     /// Hands bytes to the server as if they had come from `source`.
-    pub fn to_server(&mut self, source: SocketAddr, bytes: &[u8]) {
+    pub fn reach_server(&mut self, source: SocketAddr, bytes: &[u8]) {
         self.server
             .handle_datagram(self.now, source, self.server_address, bytes, &mut self.slab);
         self.settle();
