@@ -3,17 +3,13 @@
 //! Selection (which layer, or none) is decided elsewhere ([`crate::allocate`]) and only noted here as the target; forwarding
 //! follows it at the next key frame. Rule: what is sent is a continuous stream, whatever is switched or paused.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::control::TrackSettings;
 use crate::forward::{PacketFacts, Placement, Rewriter, TimeReference};
 use crate::packet::{Codec, MediaKind, RtpPacket};
 use crate::shard::peers::PeerKey;
 use crate::transport::SendId;
-
-/// Retransmissions remembered, so that one NACK repeated within a round trip is answered once.
-const RECENT_RETRANSMISSIONS: usize = 64;
 
 /// One participant's share of one publication.
 #[derive(Debug)]
@@ -34,7 +30,6 @@ pub struct Subscription {
     pub announced: bool,
     /// Its own numbering.
     pub rewriter: Rewriter,
-    recent: VecDeque<(u64, Instant)>,
     /// Round trip to the subscriber.
     pub rtt: Option<Duration>,
     /// Loss that the subscriber reported last, 0 to 1.
@@ -53,7 +48,6 @@ impl Subscription {
             starved: false,
             announced: false,
             rewriter: Rewriter::new(first_seq),
-            recent: VecDeque::new(),
             rtt: None,
             loss: 0.0,
         }
@@ -120,18 +114,5 @@ impl Subscription {
         self.target = None;
         self.current = None;
         self.rewriter.stop(reference);
-    }
-
-    /// May `seq` be sent again now? False when it was within the last round trip.
-    pub fn take_retransmission(&mut self, now: Instant, seq: u64) -> bool {
-        let spacing = self.rtt.unwrap_or(Duration::from_millis(20)).clamp(Duration::from_millis(5), Duration::from_millis(200));
-        if self.recent.iter().any(|&(s, at)| s == seq && now.saturating_duration_since(at) < spacing) {
-            return false;
-        }
-        if self.recent.len() == RECENT_RETRANSMISSIONS {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((seq, now));
-        true
     }
 }

@@ -159,10 +159,7 @@ impl Room {
         for &seq in seqs.iter().take(turn.limits.nacks_per_message) {
             let Some((stream, source_seq, placement)) = subscription.rewriter.source_of(seq) else { continue };
             let Some(packet) = layers.iter().find(|l| l.stream == stream).and_then(|l| l.history.get(source_seq)) else { continue };
-            if !subscription.take_retransmission(turn.now, seq) {
-                continue;
-            }
-            let unpacked; eprintln!("TAKEN {seq} {}", subscription.takes(packet.codec));
+            let unpacked;
             let packet = if subscription.takes(packet.codec) {
                 packet
             } else {
@@ -174,7 +171,7 @@ impl Room {
             let mut head = [0; MAX_DESCRIPTOR];
             let outgoing = placement.outgoing(packet, vp8.as_ref(), &mut head);
             if let Some(peer) = turn.peers.touch(peer_key)
-                && { let sent = peer.transport.send_retransmission(turn.now, send, &outgoing, turn.slab); eprintln!("RESENT {seq} {sent:?}"); sent } == Sent::Yes
+                && peer.transport.send_retransmission(turn.now, send, &outgoing, turn.slab) == Sent::Yes
             {
                 turn.stats.retransmitted += 1;
             }

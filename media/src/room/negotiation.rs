@@ -7,7 +7,7 @@ use crate::control::{Event, Refusal, Target};
 use crate::ids::{ParticipantKey, TrackKey};
 use crate::packet::MediaKind;
 use crate::publication::Source;
-use crate::room::{Room, Section, Turn};
+use crate::room::{Participant, Room, Section, Turn};
 use crate::shard::peers::PeerKey;
 use crate::packet::Codec;
 use crate::transport::{LocalDescription, NegotiationError, RecvId, SendId, TransportEvent};
@@ -285,6 +285,10 @@ impl Room {
 
     /// Which of our tracks the client's description carries now.
     fn negotiated(&mut self, turn: &mut Turn<'_>, peer_key: PeerKey, key: ParticipantKey, sends: Vec<(String, SendId, Vec<Codec>)>) {
+        // With two connections the client's own offers say nothing about what we send.
+        if self.participants.get(&key).and_then(Participant::receiving_peer) != Some(peer_key) {
+            return;
+        }
         let Some(peer) = turn.peers.get(peer_key) else { return };
         let carried: Vec<(TrackKey, Vec<Codec>)> =
             sends.into_iter().filter_map(|(_, send, codecs)| Some((*peer.sends.get(&send)?, codecs))).collect();

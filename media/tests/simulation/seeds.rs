@@ -26,6 +26,9 @@ pub fn random_room(seed: u64) -> Trace {
         duplicates: *rng.choice([0.0, 0.02].iter()).unwrap(),
         bottleneck_bps: rng.choice([None, None, Some(3_000_000), Some(600_000)].iter()).copied().unwrap(),
     };
+    if std::env::var_os("AURALINK_SIMULATION_LOG").is_some() {
+        eprintln!("seed {seed}: {conditions:?}");
+    }
     let mut world = World::new(seed, conditions, None);
     for _ in 0..rng.usize(2..4) {
         let (single, red) = (rng.bool(), rng.bool());
@@ -49,7 +52,11 @@ fn act(world: &mut World, rng: &mut fastrand::Rng) {
     let tracks: Vec<_> = world.tracks.keys().copied().collect();
     let person = rng.choice(people.iter()).copied();
     let track = rng.choice(tracks.iter()).copied();
-    match (rng.u8(..20), person, track) {
+    let choice = rng.u8(..20);
+    if std::env::var_os("AURALINK_SIMULATION_LOG").is_some() {
+        eprintln!("{:?} action {choice}: {person:?} {track:?}", world.now - world.start);
+    }
+    match (choice, person, track) {
         (0..=1, _, _) if people.len() < 5 => {
             let (single, red) = (rng.bool(), rng.bool());
             world.join(single, red);

@@ -47,7 +47,10 @@ fn forwarding_is_the_same_with_the_tap_absent_empty_and_full() {
         run(Some(producer))
     });
     assert!(dropped > 50, "{dropped} dropped");
-    assert!(absent == empty && empty == full, "what is sent depends on the tap");
+    for (name, other) in [("empty", &empty), ("full", &full)] {
+        let differs = absent.iter().zip(other).position(|(a, b)| a != b);
+        assert_eq!((differs, absent.len()), (None, other.len()), "what is sent differs with the ring {name}");
+    }
 }
 
 #[test]

@@ -341,7 +341,13 @@ impl World {
                 if gapless && newest && video && self.wanted.contains(&(*key, track)) {
                     let (first, last) = (stream.packets.keys().next().unwrap(), stream.packets.keys().next_back().unwrap());
                     let missing: Vec<u64> = (*first..=*last).filter(|s| !stream.packets.contains_key(s)).collect();
-                    assert!(missing.is_empty(), "{who}: {track:?} lacks {missing:?} of {first}..={last}");
+                    let times: Vec<_> = stream.packets.iter().rev().take(6).map(|(s, p)| (s, p.at - self.start, p.mark.layer, p.mark.seq)).collect();
+                    let stats = self.shard.stats();
+                    assert!(
+                        missing.is_empty(),
+                        "{who}: {track:?} lacks {missing:?} of {first}..={last}; newest {times:?}; nacked {} resent {}",
+                        stats.nacked, stats.retransmitted
+                    );
                 }
             }
         }
