@@ -27,6 +27,8 @@ const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 const LOSS_PACKETS_LEAST: u32 = 20;
 /// No feedback for this long while packets go out: the way there or back is blocked.
 const FEEDBACK_STARVED: Duration = Duration::from_secs(1);
+/// As long as it stays so, the rate falls again after this long.
+const STARVED_AGAIN: Duration = Duration::from_millis(250);
 /// Fewer packets than this may stay without feedback: a peer need not answer a single one at once.
 const STARVED_PACKETS: u32 = 20;
 /// A change below this is not worth an event, in percent.
@@ -125,7 +127,10 @@ impl Estimator {
             && now.saturating_duration_since(*since) > FEEDBACK_STARVED
             && *packets > STARVED_PACKETS
         {
-            self.unanswered = None;
+            let again = now
+                .checked_sub(FEEDBACK_STARVED - STARVED_AGAIN)
+                .unwrap_or(now);
+            self.unanswered = Some((again, STARVED_PACKETS));
             self.control.on_starved(now, self.sent.bps(now));
         }
     }

@@ -13,6 +13,11 @@ const MIN_BPS: u64 = 64_000;
 const MAX_BPS: u64 = 50_000_000;
 /// What is left of the measured rate when the queue grows. Below 1, so that the queue drains.
 const DECREASE: f64 = 0.85;
+/// One decrease takes at most this share, whatever is measured: where little is sent, one late packet must not stop the video
+/// for many seconds; a real drop repeats itself every round trip and still gets down within about a second.
+const MAX_STEP_DELAY: f64 = 0.3;
+/// The same for loss, which is judged over many packets, and for silence.
+const MAX_STEP_LOSS: f64 = 0.5;
 /// Above this loss the rate falls, below the other it may rise (draft section 6).
 const LOSS_HIGH: f32 = 0.10;
 const LOSS_LOW: f32 = 0.02;
@@ -84,12 +89,10 @@ impl RateControl {
             .min(1.0);
         self.last_update = now;
         match usage {
-            Usage::Over => self.decrease(
-                now,
-                DECREASE * measured_bps as f64,
-                measured_bps,
-                round_trip,
-            ),
+            Usage::Over => {
+                let to = self.step(MAX_STEP_DELAY, DECREASE, measured_bps);
+                self.decrease(now, to, measured_bps, round_trip);
+            }
             // The queue drains: what arrives now is no measure.
             Usage::Under => {}
             Usage::Normal => self.increase(now, elapsed, measured_bps, round_trip),
@@ -107,29 +110,28 @@ impl RateControl {
         self.loss = loss;
         if loss > LOSS_HIGH {
             let kept = 1.0 - 0.5 * f64::from(loss);
-            self.decrease(
-                now,
-                kept * self.target.min(measured_bps as f64),
-                measured_bps,
-                round_trip,
-            );
+            let to = self.step(MAX_STEP_LOSS, kept, measured_bps);
+            self.decrease(now, to, measured_bps, round_trip);
         }
     }
 
     /// No feedback at all while packets go out.
     pub(super) fn on_starved(&mut self, now: Instant, sent_bps: u64) {
-        self.decrease(
-            now,
-            0.5 * self.target.min(sent_bps as f64),
-            sent_bps,
-            Duration::ZERO,
-        );
+        let to = self.step(MAX_STEP_LOSS, 0.5, sent_bps);
+        self.decrease(now, to, sent_bps, Duration::ZERO);
+    }
+
+    /// A share of what is measured or was allowed, whichever is less, but one step down takes `max_step` at most.
+    fn step(&self, max_step: f64, share: f64, measured_bps: u64) -> f64 {
+        let wished = share * self.target.min(measured_bps as f64);
+        wished
+            .max(self.target * (1.0 - max_step))
+            .max(MIN_BPS as f64)
     }
 
     fn decrease(&mut self, now: Instant, to: f64, measured_bps: u64, round_trip: Duration) {
         // One decrease must be given time to show: its effect is seen a round trip and a feedback interval later.
         let pause = round_trip + Duration::from_millis(100);
-        let to = to.clamp(MIN_BPS as f64, MAX_BPS as f64);
         if self.last_decrease.is_some_and(|at| now < at + pause) || to >= self.target {
             return;
         }
@@ -139,7 +141,7 @@ impl RateControl {
         } else {
             self.retry
         };
-        self.capacity = Some((measured_bps as f64).max(MIN_BPS as f64));
+        self.capacity = Some((measured_bps as f64).max(to));
         self.target = to;
         self.last_decrease = Some(now);
     }

@@ -213,6 +213,20 @@ fn an_application_that_sends_little_does_not_run_the_estimate_away() {
 }
 
 #[test]
+fn one_late_burst_does_not_stop_a_quiet_connection() {
+    let mut simulation = Simulation::new(20_000_000.0);
+    simulation.run(Duration::from_secs(5), 100_000);
+    let before = simulation.target();
+    // The way stands still for 300 ms, once.
+    simulation.link.free_at = simulation.now + Duration::from_millis(300);
+    simulation.run(Duration::from_secs(1), 100_000);
+    let after = simulation.target();
+    assert!(after > before / 3, "{after} of {before}");
+    simulation.run(Duration::from_secs(30), 100_000);
+    assert!(simulation.target() >= 900_000, "{}", simulation.target());
+}
+
+#[test]
 fn random_loss_of_one_percent_is_no_reason_to_fall() {
     let mut simulation = Simulation::new(20_000_000.0);
     simulation.link.loss_percent = 1;

@@ -208,8 +208,8 @@ fn the_estimate_falls_under_loss_and_under_a_growing_queue() {
                 + Duration::from_micros(packet.bytes.len() as u64 * 8_000 / 600);
             Some(busy_until.duration_since(packet.at) + DELAY)
         });
-        // 1 Mbps for two seconds.
-        for seq in 0..200u64 {
+        // 1 Mbps for three seconds.
+        for seq in 0..300u64 {
             world.send(video, Codec::Vp8, seq, (seq * 900) as u32, &[7; 1200]);
             world.run(Duration::from_millis(10));
         }
