@@ -11,6 +11,7 @@ use auralink_media::packet::{Codec, MediaKind};
 use auralink_media::red;
 use auralink_media::vp8::Vp8Descriptor;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::config::CryptoProvider;
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec as ClientCodec;
 use str0m::media::{Direction, MediaKind as ClientKind, Mid, Rid, Simulcast, SimulcastLayer};
@@ -18,7 +19,6 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
-use crate::dtls;
 use crate::marks::{self, Mark};
 
 pub const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
@@ -118,15 +118,15 @@ pub struct ClientSpec {
     pub single: bool,
     pub red: bool,
     pub address: [SocketAddr; 2],
-    /// The server's candidates (a client that knows them speaks first).
-    pub server: SocketAddr,
+    /// Where its crypto comes from: the real one, or one whose handshake follows from a seed.
+    pub crypto: fn() -> CryptoProvider,
 }
 
 impl Client {
     pub fn new(spec: &ClientSpec, now: Instant) -> Client {
-        let mut publisher = Connection::new(spec.address[0], spec.red, now);
+        let mut publisher = Connection::new(spec, 0, now);
         publisher.changes.push(Change::Channels);
-        let subscriber = (!spec.single).then(|| Connection::new(spec.address[1], spec.red, now));
+        let subscriber = (!spec.single).then(|| Connection::new(spec, 1, now));
         Client {
             key: spec.key,
             sid: format!("PA_{}", spec.key.0),
@@ -350,14 +350,15 @@ fn send_frame(rtc: &mut Rtc, published: &mut Published, now: Instant, without_le
 }
 
 impl Connection {
-    fn new(address: SocketAddr, red: bool, now: Instant) -> Connection {
+    fn new(spec: &ClientSpec, which: usize, now: Instant) -> Connection {
+        let address = spec.address[which];
         let text = |n: usize| std::iter::repeat_with(fastrand::alphanumeric).take(n).collect::<String>();
         let mut rtc = RtcConfig::new()
             .set_rtp_mode(true)
-            .set_crypto_provider(Arc::new(dtls::provider()))
+            .set_crypto_provider(Arc::new((spec.crypto)()))
             .set_local_ice_credentials(IceCreds { ufrag: text(8), pass: text(24) })
             .clear_codecs()
-            .enable_opus(true, red)
+            .enable_opus(true, spec.red)
             .enable_vp8(true)
             .build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());

@@ -2,6 +2,8 @@
 //! replaced in this test binary, so that the code under test runs unchanged.
 #![allow(unsafe_code, reason = "replaces two functions of the C library for this test binary alone")]
 
+use std::cell::Cell;
+
 /// Random bytes for hash maps: the same for every thread, so a fresh thread per run has the same orders.
 ///
 /// # Safety
@@ -16,14 +18,19 @@ pub unsafe extern "C" fn getrandom(buffer: *mut u8, len: usize, _flags: u32) -> 
     len as isize
 }
 
-/// The wall clock stands still; every other clock is the kernel's.
+thread_local! {
+    /// This thread is a run: all clocks stand still, time is what the world says.
+    static STILL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Clocks stand still in runs; elsewhere they are the kernel's.
 ///
 /// # Safety
 ///
 /// As clock_gettime(2): `time` is writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
-    if clock == libc::CLOCK_REALTIME {
+    if STILL.try_with(Cell::get) == Ok(true) {
         // SAFETY: the caller's structure.
         unsafe { time.write(libc::timespec { tv_sec: 1_790_000_000, tv_nsec: 0 }) };
         return 0;
@@ -54,7 +61,10 @@ impl Trace {
 pub fn seeded<T: Send + 'static>(seed: u64, run: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = std::thread::Builder::new().name(format!("seed-{seed}")).spawn(move || {
         fastrand::seed(seed);
-        run()
+        STILL.set(true);
+        let result = run();
+        STILL.set(false);
+        result
     });
     match thread.unwrap().join() {
         Ok(result) => result,

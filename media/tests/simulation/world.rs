@@ -100,7 +100,7 @@ impl World {
     pub fn join(&mut self, single: bool, red: bool) -> ParticipantKey {
         let key = ParticipantKey(self.key());
         let address = |port: u16| SocketAddr::new([10, 0, 1, (key.0 % 250) as u8].into(), port);
-        let client = Client::new(&ClientSpec { key, single, red, address: [address(5000), address(5001)], server: server() }, self.now);
+        let client = Client::new(&ClientSpec { key, single, red, address: [address(5000), address(5001)], crypto: dtls::provider }, self.now);
         self.command(Command::AddParticipant {
             room: ROOM,
             participant: key,
