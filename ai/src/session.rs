@@ -130,14 +130,19 @@ impl StreamSession {
         self.clock
     }
 
-    /// Samples that wait to be processed.
+    /// Sound that waits to be processed; digital silence does not count.
     pub fn backlog(&self) -> Samples {
-        Samples(self.backlog.len())
+        Samples(self.backlog.sound())
     }
 
-    /// Whether nobody speaks and nothing waits: quiet packets need not be decoded.
+    /// Whether nobody speaks and nothing waits.
     pub fn is_idle(&self) -> bool {
-        self.segment.is_none() && !self.activity.is_rising() && self.backlog.len() == 0
+        self.segment.is_none() && !self.activity.is_rising() && !self.flushing && self.backlog.len() == 0
+    }
+
+    /// Whether a flush waits for the audio before it.
+    pub fn is_flushing(&self) -> bool {
+        self.flushing
     }
 
     /// Whether a segment is open.
@@ -224,6 +229,7 @@ impl StreamSession {
             return None;
         }
         self.flushing = false;
+        self.activity.settle();
         self.clock = self.clock + Samples(self.window.len() as u64);
         let rest = std::mem::take(&mut self.window);
         self.window = Vec::with_capacity(rest.capacity());

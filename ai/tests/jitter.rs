@@ -150,6 +150,21 @@ fn a_new_epoch_resets_and_the_old_one_is_refused() {
 }
 
 #[test]
+fn a_sender_that_begins_anew_is_heard_again() {
+    let mut buffer = JitterBuffer::new();
+    let start = Instant::now();
+    buffer.push(packet(0, 50_000, 0, start, 0));
+    let mut frames = drain(&mut buffer, start);
+    for index in 1..60 {
+        let now = start + Duration::from_millis(20 * index);
+        buffer.push(packet(index, index, index * FRAME, now, 0));
+        frames.extend(drain(&mut buffer, now));
+    }
+    assert!(frames.contains(&Frame::Reset));
+    assert_eq!(order(&frames), std::iter::once(0).chain(25..60).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_clock_that_jumps_is_a_reset_not_an_hour_of_silence() {
     let mut buffer = JitterBuffer::new();
     let start = Instant::now();

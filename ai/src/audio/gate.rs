@@ -42,7 +42,7 @@ impl LevelGate {
         self.closed
     }
 
-    /// Takes a frame; what is to be decoded now goes to `out`, in order. `idle`: no segment is open.
+    /// Takes a frame; what is to be decoded now goes to `out`, in order. `idle`: nobody speaks.
     pub fn push(&mut self, frame: Frame, idle: bool, out: &mut VecDeque<Frame>) {
         let quiet = match &frame {
             Frame::Packet { level, .. } => level.is_some_and(|level| level >= QUIET_LEVEL),

@@ -25,6 +25,8 @@ const MAX_CONCEALED_TICKS: u64 = 100 * TICKS_PER_MS;
 const IDLE: Duration = Duration::from_millis(120);
 /// A jump in the timestamps by more than this is a new clock, not a gap. It also bounds the silence of one frame.
 const MAX_GAP_TICKS: u64 = 60_000 * TICKS_PER_MS;
+/// So many packets in a row behind the position mean that the sender began anew without saying so (RFC 3550 section A.1).
+const LATE_BEFORE_RESTART: u32 = 25;
 /// Opus packets of at most this many bytes carry no audio: libopus sends them for DTX.
 const DTX_BYTES: usize = 2;
 
@@ -101,6 +103,7 @@ pub struct JitterBuffer {
     ready: std::collections::VecDeque<Frame>,
     jitter_ticks: f64,
     last_transit: Option<(Instant, u32)>,
+    late_in_row: u32,
     stats: JitterStats,
 }
 
@@ -134,8 +137,15 @@ impl JitterBuffer {
         let expected = self.position.as_ref().filter(|p| p.epoch == packet.epoch).map(|p| p.next_seq);
         if expected.is_some_and(|expected| packet.seq < expected) {
             self.stats.late += 1;
-            return;
+            self.late_in_row += 1;
+            if self.late_in_row < LATE_BEFORE_RESTART {
+                return;
+            }
+            self.held.clear();
+            self.position = None;
+            self.ready.push_back(Frame::Reset);
         }
+        self.late_in_row = 0;
         self.measure(&packet);
         if self.held.insert(packet.seq, Held { packet, ticks }).is_some() {
             self.stats.duplicate += 1;

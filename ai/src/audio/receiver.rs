@@ -68,8 +68,8 @@ impl AudioReceiver {
         self.jitter.push(packet);
     }
 
-    /// The next piece that is due at `now`, or `None`. `idle`: no segment is open, so quiet packets need no decoding.
-    pub fn poll(&mut self, now: Instant, idle: bool) -> Option<Audio<'_>> {
+    /// The next piece that is due at `now`, or `None`. `quiet`: nobody speaks, so quiet packets need no decoding.
+    pub fn poll(&mut self, now: Instant, quiet: bool) -> Option<Audio<'_>> {
         let frame = loop {
             if let Some(frame) = self.frames.pop_front() {
                 if matches!(frame, Frame::Reset) {
@@ -80,7 +80,7 @@ impl AudioReceiver {
             }
             let frame = self.jitter.poll(now)?;
             let was_packet = matches!(frame, Frame::Packet { .. });
-            self.gate.push(frame, idle, &mut self.frames);
+            self.gate.push(frame, quiet, &mut self.frames);
             self.stats.gated += u64::from(was_packet && self.gate.is_closed());
         };
         Some(match frame {

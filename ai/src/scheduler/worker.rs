@@ -244,7 +244,7 @@ impl Worker {
         let ending = self.streams.iter().any(|stream| stream.shared.is_closed());
         if behind || pending || ending {
             Busy::Behind
-        } else if any_input || self.streams.iter().any(|stream| !stream.session.is_idle()) {
+        } else if any_input || self.streams.iter().any(Stream::is_live_and_busy) {
             Busy::Working
         } else {
             Busy::Quiet
@@ -277,6 +277,11 @@ enum Busy {
 }
 
 impl Stream {
+    /// Whether time alone may bring it work: packets may be missing, or silence be due.
+    fn is_live_and_busy(&self) -> bool {
+        self.receiver.is_some() && !self.session.is_idle()
+    }
+
     /// Moves what waits in the queue into the session. Whether anything came.
     fn take_in(&mut self, now: Instant) -> bool {
         if self.inputs.is_empty() {
@@ -284,7 +289,8 @@ impl Stream {
         }
         let any = !self.inputs.is_empty();
         // Samples are taken in only as the session gets through them, so that the queue's limit holds the source back.
-        while self.receiver.is_some() || self.session.backlog() < KEEP_AUDIO {
+        // What follows a flush waits until the flush is done, so that turns do not run into each other.
+        while self.receiver.is_some() || (self.session.backlog() < KEEP_AUDIO && !self.session.is_flushing()) {
             let Some(input) = self.inputs.pop_front() else { break };
             match input {
                 Input::Packet(packet) => {
@@ -315,14 +321,15 @@ impl Stream {
             }
         }
         if let Some(receiver) = &mut self.receiver {
-            let mut idle = self.session.is_idle();
-            while let Some(audio) = receiver.poll(now, idle) {
+            let mut quiet = !self.session.is_speaking();
+            while let Some(audio) = receiver.poll(now, quiet) {
                 match audio {
-                    Audio::Pcm(samples) => self.session.push_audio(samples),
+                    Audio::Pcm(samples) => {
+                        self.session.push_audio(samples);
+                        quiet = false;
+                    }
                     Audio::Silence(length) => self.session.push_silence(length),
                 }
-                // Silence leaves an idle session idle; sound does not.
-                idle = idle && self.session.is_idle();
             }
         }
         any

@@ -14,6 +14,8 @@ enum Piece {
 pub struct Backlog {
     pieces: VecDeque<Piece>,
     length: u64,
+    /// How much of it is samples.
+    sound: u64,
 }
 
 impl Backlog {
@@ -22,11 +24,17 @@ impl Backlog {
         self.length
     }
 
+    /// Samples that wait and are not silence by number, which costs next to nothing.
+    pub fn sound(&self) -> u64 {
+        self.sound
+    }
+
     pub fn push_pcm(&mut self, samples: &[f32]) {
         if samples.is_empty() {
             return;
         }
         self.length += samples.len() as u64;
+        self.sound += samples.len() as u64;
         let sane = samples.iter().map(|&sample| if sample.is_finite() { sample.clamp(-1.0, 1.0) } else { 0.0 });
         match self.pieces.back_mut() {
             Some(Piece::Pcm(pcm)) => pcm.extend(sane),
@@ -54,6 +62,7 @@ impl Backlog {
                     let taken = wanted.min(pcm.len());
                     window.extend(pcm.drain(..taken));
                     self.length -= taken as u64;
+                    self.sound -= taken as u64;
                     pcm.is_empty()
                 }
                 Some(Piece::Silence(silence)) => {
@@ -89,6 +98,7 @@ impl Backlog {
                     let taken = left.min(pcm.len() as u64);
                     pcm.drain(..taken as usize);
                     left -= taken;
+                    self.sound -= taken;
                     pcm.is_empty()
                 }
                 Some(Piece::Silence(silence)) => {

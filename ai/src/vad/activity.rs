@@ -69,6 +69,11 @@ impl Activity {
         self.last_voiced
     }
 
+    /// The audio pauses: what might have become speech did not.
+    pub fn settle(&mut self) {
+        self.rising = 0;
+    }
+
     /// The segment was closed: what follows is judged anew.
     pub fn close(&mut self) {
         self.speaking = false;
