@@ -8,6 +8,7 @@ use tonic::service::Routes;
 use crate::captions::Captions;
 
 mod authorize;
+mod refuse;
 mod rooms;
 mod speech;
 

@@ -208,7 +208,7 @@ test('metrics count what happens', only, async () => {
     const counts = async () => {
       const { status, text } = await get(`${server.http}/metrics`);
       assert.equal(status, 200);
-      for (const line of text.trim().split('\n')) assert.match(line, /^(#.*|[a-z_]+(\{[^}]*\})? [-+.\deNaInf]+)$/);
+      for (const line of text.trim().split('\n')) assert.match(line, /^(|#.*|[a-z_]+(\{[^}]*\})? [-+.\deNaInf]+)$/);
       return (name) => text.split('\n').filter((line) => line.startsWith(name)).reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
     };
     const before = await counts();

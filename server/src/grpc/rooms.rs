@@ -9,6 +9,7 @@ use auralink_proto::v1::{
     CreateRequest, EndRequest, EndResponse, FollowRequest, ListRequest, ListResponse, PublishRequest, PublishResponse, Room, TranscriptEvent,
     publish_request::Request as Part,
 };
+use auralink_signaling::access::Claims;
 use auralink_signaling::rooms::Rooms;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::Stream;
@@ -16,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authorize::{caller, captions_status, granted, joins, publishes, rooms_status};
+use super::refuse::drain;
 use crate::captions::Captions;
 use crate::publish;
 
@@ -78,21 +80,36 @@ impl RoomsApi for RoomsService {
     type PublishStream = Answer<PublishResponse>;
 
     async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Self::PublishStream>, Status> {
-        let claims = caller(self.rooms.keys(), request.metadata())?;
+        let claims = caller(self.rooms.keys(), request.metadata());
         let mut audio = request.into_inner();
-        let config = match audio.message().await? {
-            Some(PublishRequest { request: Some(Part::Config(config)) }) => config,
-            _ => return Err(Status::invalid_argument("the first message must hold `config`")),
+        let entered = match claims {
+            Ok(claims) => self.enter(&claims, &mut audio).await,
+            Err(status) => Err(status),
         };
-        granted(&[claims.require_room_admin(&config.room), publishes(&claims, &config.room)])?;
-        let player = publish::Player::enter(&self.rooms, &config).await.map_err(|error| rooms_status(&error))?;
-        let (progress, stream) = mpsc::channel(16);
-        tokio::spawn(player.play(audio, progress));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        match entered {
+            Ok(player) => {
+                let (progress, stream) = mpsc::channel(16);
+                tokio::spawn(player.play(audio, progress));
+                Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+            }
+            Err(status) => {
+                drain(audio);
+                Err(status)
+            }
+        }
     }
 }
 
 impl RoomsService {
+    async fn enter(&self, claims: &Claims, audio: &mut Streaming<PublishRequest>) -> Result<publish::Player, Status> {
+        let config = match audio.message().await? {
+            Some(PublishRequest { request: Some(Part::Config(config)) }) => config,
+            _ => return Err(Status::invalid_argument("the first message must hold `config`")),
+        };
+        granted(&[claims.require_room_admin(&config.room), publishes(claims, &config.room)])?;
+        publish::Player::enter(&self.rooms, &config).await.map_err(|error| rooms_status(&error))
+    }
+
     async fn described(&self, room: livekit::Room) -> Room {
         let captions = self.captions.is_enabled(&room.name).await;
         Room {

@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authorize::caller;
+use super::refuse::drain;
 use crate::audio_in::PcmReader;
 use crate::captions::{Captions, degraded_text, proto_words, wire_ms as ms};
 
@@ -35,9 +36,36 @@ impl Speech for SpeechService {
     type TranscribeStream = Pin<Box<dyn Stream<Item = Result<TranscribeResponse, Status>> + Send>>;
 
     async fn transcribe(&self, request: Request<Streaming<TranscribeRequest>>) -> Result<Response<Self::TranscribeStream>, Status> {
-        caller(&self.keys, request.metadata())?;
-        let engine = self.captions.engine().map_err(|reason| Status::failed_precondition(format!("speech is not available: {reason}")))?;
+        let caller = caller(&self.keys, request.metadata());
         let mut audio = request.into_inner();
+        let opened = match caller {
+            Ok(_) => self.open(&mut audio).await,
+            Err(status) => Err(status),
+        };
+        match opened {
+            Ok(Opened { reader, handle, responses, stream }) => {
+                tokio::spawn(feed(audio, reader, handle, responses));
+                Ok(Response::new(Box::pin(stream)))
+            }
+            Err(status) => {
+                drain(audio);
+                Err(status)
+            }
+        }
+    }
+}
+
+/// A call that was accepted.
+struct Opened {
+    reader: PcmReader,
+    handle: StreamHandle,
+    responses: mpsc::Sender<Result<TranscribeResponse, Status>>,
+    stream: ReceiverStream<Result<TranscribeResponse, Status>>,
+}
+
+impl SpeechService {
+    async fn open(&self, audio: &mut Streaming<TranscribeRequest>) -> Result<Opened, Status> {
+        let engine = self.captions.engine().map_err(|reason| Status::failed_precondition(format!("speech is not available: {reason}")))?;
         let config = match audio.message().await? {
             Some(TranscribeRequest { request: Some(Part::Config(config)) }) => config,
             _ => return Err(Status::invalid_argument("the first message must hold `config`")),
@@ -59,8 +87,7 @@ impl Speech for SpeechService {
                 }),
             )
             .map_err(|error| Status::resource_exhausted(error.to_string()))?;
-        tokio::spawn(feed(audio, reader, handle, responses));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Opened { reader, handle, responses, stream: ReceiverStream::new(stream) })
     }
 }
 
@@ -99,6 +126,7 @@ async fn feed(
     // A caller that went away does not need the rest.
     if let Err(status) = outcome {
         let _ = responses.send(Err(status)).await;
+        drain(audio);
         return;
     }
     // The response stream ends when the engine has said the last word and drops the sink.
