@@ -23,7 +23,7 @@ from .voices import HELD_OUT, Espeak
 
 LM_SENTENCES = 400_000
 CHUNK, SUBSAMPLING = 16, 4
-DECODER = {"type": "ctc_prefix_beam", "beam": 16, "lm_weight": 0.5, "word_bonus": 1.0, "unknown_penalty": -10.0, "token_threshold": -7.0,
+DECODER = {"type": "ctc_prefix_beam", "beam": 24, "lm_weight": 0.5, "word_bonus": 2.0, "unknown_penalty": -20.0, "token_threshold": -7.0,
            "beam_threshold": 14.0, "tail_padding_ms": 480}
 
 

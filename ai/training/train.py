@@ -35,18 +35,18 @@ def mix_noise(features, random):
     tilt = random.normal(0, 0.6, (batch, 1, 1)) * np.linspace(-1, 1, mels)[None, None]
     speech = features + gain + tilt
     level = speech.max(axis=(1, 2), keepdims=True)
-    below = random.uniform(4.0, 16.0, (batch, 1, 1))                              # noise below the loudest bin
+    below = random.uniform(5.5, 16.0, (batch, 1, 1))                              # noise below the loudest bin
     slope = random.normal(0, 1.5, (batch, 1, 1)) * np.linspace(-1, 1, mels)[None, None]
     ripple = np.log(random.gamma(6.0, 1 / 6.0, features.shape) + 1e-3)
-    quiet = random.random((batch, 1, 1)) < 0.35
+    quiet = random.random((batch, 1, 1)) < 0.6
     noise = np.where(quiet, -30.0, level - below + slope + ripple)
     mixed = np.logaddexp(np.logaddexp(speech, noise), math.log(1e-5))
     for row in range(batch):
+        # Small masks: with few passes over the corpus larger ones cost more than they teach.
+        width, start = int(random.integers(0, 6)), int(random.integers(0, mels - 6))
+        mixed[row, :, start:start + width] = mixed[row].mean()
         for _ in range(2):
-            width, start = int(random.integers(0, 7)), int(random.integers(0, mels - 6))
-            mixed[row, :, start:start + width] = mixed[row].mean()
-        for _ in range(3):
-            width, start = int(random.integers(0, 20)), int(random.integers(0, frames - 20))
+            width, start = int(random.integers(0, 12)), int(random.integers(0, frames - 12))
             mixed[row, start:start + width] = mixed[row].mean()
     return mixed.astype(np.float32)
 
@@ -91,11 +91,10 @@ class Corpus:
                 torch.tensor([len(t) for t in targets]))
 
 
-def rate_at(step, steps, peak):
-    """Warm-up over the first 150 steps, then a cosine down to 2 % (one cycle)."""
-    if step < 150:
-        return peak * (step + 1) / 150
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - 150) / max(1, steps - 150)))))
+def rate_at(step, progress, peak):
+    """Warm-up over the first 150 steps, then a cosine down to 2 % at progress 1 (one cycle)."""
+    warm = min(1.0, (step + 1) / 150)
+    return peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 def train(rank, arguments):
@@ -133,10 +132,11 @@ def train(rank, arguments):
                     "cpu_seconds": cpu_seconds()}, partial)
         partial.rename(CHECKPOINT)
 
-    while step < arguments.steps:
+    first = clock = progress = step / arguments.steps
+    while progress < 1:
         features, targets, lengths = corpus.batch(step, rank)
         for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, arguments.steps, arguments.peak)
+            group["lr"] = rate_at(step, progress, arguments.peak)
         with torch.autocast(device, torch.bfloat16):
             logits = forward(features.to(device))
         log_probs = F.log_softmax(logits.float(), -1).transpose(0, 1)
@@ -145,13 +145,18 @@ def train(rank, arguments):
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if arguments.processes > 1:
-            flat = torch.cat([p.grad.flatten() for p in parameters])
+            flat = torch.cat([p.grad.flatten() for p in parameters] + [torch.tensor([clock])])
             dist.all_reduce(flat)
+            flat, progress = flat[:-1], flat[-1].item() / arguments.processes    # one clock for all: the rates must stay equal
             for p, part in zip(parameters, (flat / arguments.processes).split([p.numel() for p in parameters])):
                 p.grad.copy_(part.view_as(p))
+        else:
+            progress = clock
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         step += 1
+        hurried = first + (1 - first) * (time.time() - started) / (60 * arguments.minutes) if arguments.minutes else 0.0
+        clock = max(step / arguments.steps, hurried)
         keep = min(0.995, step / (step + 20))                                   # running average of the weights: what is exported
         for key, value in model.state_dict().items():
             average[key].lerp_(value, 1 - keep)
@@ -171,6 +176,7 @@ def main():
     parser = argparse.ArgumentParser(description="train the recogniser")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--peak", type=float, default=2.5e-3, help="highest learning rate")
+    parser.add_argument("--minutes", type=float, default=0, help="finish the learning-rate cycle within so much wall time")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--from-pack", action="store_true", help="no checkpoint: start from the weights of the committed model.onnx")
     arguments = parser.parse_args()
