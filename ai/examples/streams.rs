@@ -2,13 +2,12 @@
 //!
 //!     cargo run --release -p auralink-ai --example streams [PACK_FOLDER]
 //!
-//! Figures are CPU time of one thread, not wall time, so that a loaded machine changes them little.
+//! Figures are CPU time of the process, not wall time, so that a loaded machine changes them little.
 
-#![allow(clippy::disallowed_types)]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use auralink_ai::audio::file::FileDecoder;
 use auralink_ai::audio::opus::{OpusDecoder, OpusEncoder};
@@ -19,21 +18,25 @@ use auralink_ai::recogniser::{Recogniser, RecogniserState};
 use auralink_ai::runtime::{RuntimeChoice, open};
 use auralink_ai::session::models::SpeechModels;
 use auralink_ai::session::{SessionConfig, StreamSession};
-use rustix::time::{ClockId, clock_gettime};
 
-fn cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+/// CPU seconds of this process so far (Linux: fields 14 and 15 of its stat, in ticks of 10 ms).
+fn cpu() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").expect("Linux tells a process's CPU time");
+    let fields = text.rsplit(") ").next().expect("the name stands in brackets").split(' ');
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks are a number")).sum::<f64>() / 100.0
 }
 
-/// CPU microseconds of one call, the best of `rounds`.
-fn cost(rounds: usize, mut call: impl FnMut()) -> f64 {
-    let measure = |_| {
-        let start = cpu();
-        call();
-        (cpu() - start).as_secs_f64() * 1e6
-    };
-    (0..rounds).map(measure).fold(f64::MAX, f64::min)
+/// CPU microseconds of one call, over as many as take half a second.
+fn cost(mut call: impl FnMut()) -> f64 {
+    call();
+    let (start, mut calls) = (cpu(), 0.0);
+    while cpu() - start < 0.5 {
+        for _ in 0..4 {
+            call();
+        }
+        calls += 4.0;
+    }
+    (cpu() - start) * 1e6 / calls
 }
 
 fn speech(rate: u32) -> Vec<f32> {
@@ -56,7 +59,7 @@ fn main() {
     let mut encoder = OpusEncoder::new(32_000).expect("libopus makes an encoder");
     let packets: Vec<Vec<u8>> =
         speech(48_000).chunks_exact(OpusEncoder::FRAME).map(|frame| encoder.encode(frame).expect("a whole frame is encoded")).collect();
-    let us = cost(5, || {
+    let us = cost(|| {
         let mut decoder = OpusDecoder::new().expect("libopus makes a decoder");
         for packet in &packets {
             std::hint::black_box(decoder.decode(packet, 320));
@@ -65,7 +68,7 @@ fn main() {
     println!("Opus to 16 kHz      {:7.1} us per packet    RTF {:.5}", us / packets.len() as f64, per_second(us));
 
     let mut frames = Vec::new();
-    let us = cost(5, || {
+    let us = cost(|| {
         frames.clear();
         FeatureExtractor::new(pack.filter_bank().clone()).push(&samples, &mut frames);
     });
@@ -82,7 +85,7 @@ fn main() {
         let mut recogniser = Recogniser::load(&*runtime, &pack).expect("the network loads");
         for batch in [1, 2, 4, 8, 16, 32] {
             let mut states = vec![RecogniserState::new(spec); batch];
-            let us = cost(10, || {
+            let us = cost(|| {
                 let mut streams: Vec<(&[f32], &mut RecogniserState)> = states.iter_mut().map(|state| (chunks[3], state)).collect();
                 recogniser.run(&mut streams).expect("the network runs");
             }) / batch as f64;
@@ -99,7 +102,7 @@ fn main() {
             .collect();
         for (name, audio, count) in [("quiet room", &quiet, 1), ("quiet room", &quiet, 16), ("speech", &samples, 1), ("speech", &samples, 16)] {
             let seconds = audio.len() as f64 / 16_000.0 * count as f64;
-            let us = cost(3, || {
+            let us = cost(|| {
                 let mut sessions: Vec<StreamSession> =
                     (0..count).map(|_| StreamSession::new(SessionConfig::default(), pack.clone(), models.detector())).collect();
                 for piece in audio.chunks(320) {
@@ -116,7 +119,7 @@ fn main() {
         for chunk in &chunks {
             log_probs.push(recogniser.run(&mut [(chunk, &mut state)]).expect("the network runs").remove(0));
         }
-        let us = cost(5, || {
+        let us = cost(|| {
             let mut decoder = Decoder::new(pack.decoder().clone());
             for chunk in &log_probs {
                 decoder.push(chunk);
@@ -127,7 +130,7 @@ fn main() {
     }
     let mut session = StreamSession::new(SessionConfig::default(), pack.clone(), &auralink_ai::vad::Detector::Earshot);
     let mut models = SpeechModels::load(&*open(&RuntimeChoice::Rten, &[]).expect("rten is built in").0, &pack, None).expect("the networks load");
-    let us = cost(3, || {
+    let us = cost(|| {
         for _ in 0..50 {
             session.push_silence(320);
             while models.advance(&mut [&mut session], 1) {}

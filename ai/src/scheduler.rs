@@ -24,6 +24,9 @@ pub use stream::StreamHandle;
 use stream::{Opened, StreamShared};
 use worker::{Worker, WorkerShared};
 
+/// More threads than any machine for which this pool is meant has cores.
+const MAX_THREADS: usize = 64;
+
 /// How an engine is to run.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -131,9 +134,9 @@ impl Engine {
         let (silero, no_silero) = pack::open_silero(config.vad.as_deref())?;
         let silero: Option<Arc<[u8]>> = silero.map(Arc::from);
         let counters = Arc::new(Counters::default());
-        let (ready, loaded) = mpsc::channel();
+        let (ready, loaded) = mpsc::sync_channel(MAX_THREADS);
         let mut workers = Vec::new();
-        for index in 0..config.threads.clamp(1, 64) {
+        for index in 0..config.threads.clamp(1, MAX_THREADS) {
             let shared = Arc::new(WorkerShared::default());
             let worker = Worker::new(shared.clone(), counters.clone());
             let (runtime, pack, silero, ready) = (runtime.clone(), pack.clone(), silero.clone(), ready.clone());

@@ -26,6 +26,9 @@ const PREROLL: Samples = Samples::from_ms(320);
 /// Silence after which the detector is no longer run on digital silence.
 const DETECTOR_TAIL: Samples = Samples::from_ms(200);
 
+/// Silence inside speech at which a long segment is cut.
+const BREATH: Samples = Samples::from_ms(90);
+
 /// What a stream wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionConfig {
@@ -264,7 +267,7 @@ impl StreamSession {
                 let silence = self.clock.saturating_sub(voiced);
                 if silence >= Samples::from_ms(u64::from(self.config.endpoint_silence_ms)) {
                     segment.close(voiced, true);
-                } else if self.clock.saturating_sub(segment.start()) >= Samples::from_ms(u64::from(self.config.max_segment_ms)) {
+                } else if self.clock.saturating_sub(segment.start()) >= longest(self.config.max_segment_ms, silence) {
                     segment.close(self.clock, false);
                 }
             }
@@ -320,4 +323,10 @@ impl StreamSession {
             self.activity.close();
         }
     }
+}
+
+/// How long a segment may be: less when there is a breath to cut at, so that words stay whole.
+fn longest(max_segment_ms: u32, silence: Samples) -> Samples {
+    let longest = Samples::from_ms(u64::from(max_segment_ms));
+    if silence >= BREATH { Samples(longest.0 * 3 / 4) } else { longest }
 }

@@ -25,7 +25,7 @@ pub enum Detector {
 /// What a detector remembers of one stream.
 pub enum DetectorState {
     /// Of Silero.
-    Silero(SileroState),
+    Silero(Box<SileroState>),
     /// Of earshot.
     Earshot(Box<earshot::Detector>),
 }
@@ -50,7 +50,7 @@ impl Detector {
     /// The state of a stream that begins.
     pub fn new_state(&self) -> DetectorState {
         match self {
-            Self::Silero(_) => DetectorState::Silero(SileroState::default()),
+            Self::Silero(_) => DetectorState::Silero(Box::default()),
             Self::Earshot => DetectorState::Earshot(earshot::Detector::default_boxed()),
         }
     }
@@ -66,7 +66,7 @@ impl Detector {
                 let mut silero_batch: Vec<(&[f32], &mut SileroState)> = Vec::with_capacity(batch.len());
                 for (window, state) in batch {
                     if !matches!(state, DetectorState::Silero(_)) {
-                        **state = DetectorState::Silero(SileroState::default());
+                        **state = DetectorState::Silero(Box::default());
                     }
                     if let DetectorState::Silero(state) = &mut **state {
                         silero_batch.push((window, state));
@@ -89,7 +89,7 @@ impl DetectorState {
     /// Forgets the stream's past.
     pub fn reset(&mut self) {
         match self {
-            Self::Silero(state) => *state = SileroState::default(),
+            Self::Silero(state) => **state = SileroState::default(),
             Self::Earshot(detector) => detector.reset(),
         }
     }

@@ -1,5 +1,7 @@
 //! The engine: real packets and samples in, events out on its threads; limits, silence, and the end.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests read files and the clock")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};

@@ -1,5 +1,7 @@
 //! Sound files: every format gives the same second of speech; what is no sound is refused by name.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests read files and the clock")]
+
 use std::fs::File;
 use std::path::Path;
 

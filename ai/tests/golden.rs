@@ -1,5 +1,7 @@
 //! The default pack's golden utterance: features, network, greedy and beam decoder equal the training code's, on both engines.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests read files and the clock")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! The jitter buffer: whatever the network does, its output is an unbroken, ordered line of the right length.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests read files and the clock")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! Opus both ways: what is encoded at 48 kHz is heard at 16 kHz, through losses and damage.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests read files and the clock")]
+
 use auralink_ai::audio::opus::{OpusDecoder, OpusEncoder};
 
 fn tone(hertz: f32, rate: f32, length: usize) -> Vec<f32> {

@@ -1,5 +1,7 @@
 //! What a pack that is not whole gets: an error that names the file, says what is wrong and what to do.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests read files and the clock")]
+
 use std::path::{Path, PathBuf};
 
 use auralink_ai::pack::{Pack, PackError, PackSource, open_silero};

@@ -1,5 +1,7 @@
 //! Resampling: the length is exact, the tone stays, the delay is cut.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests read files and the clock")]
+
 use auralink_ai::audio::resample::Resampler;
 
 fn tone(hertz: f64, rate: f64, length: usize) -> Vec<f32> {

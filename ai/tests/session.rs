@@ -1,5 +1,7 @@
 //! The stream session on real (synthesised) speech: what is reported, in which order, and what bad audio does.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests read files and the clock")]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -28,7 +28,7 @@ const MAX_GAP_TICKS: u64 = 60_000 * TICKS_PER_MS;
 /// So many packets in a row behind the position mean that the sender began anew without saying so (RFC 3550 section A.1).
 const LATE_BEFORE_RESTART: u32 = 25;
 /// Opus packets of at most this many bytes carry no audio: libopus sends them for DTX.
-const DTX_BYTES: usize = 2;
+pub(super) const DTX_BYTES: usize = 2;
 
 /// The next piece of the line. Durations are in RTP ticks of 48 kHz.
 #[derive(Debug, Clone, PartialEq, Eq)]

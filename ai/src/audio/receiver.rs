@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::AudioError;
 use super::gate::LevelGate;
-use super::jitter::{Frame, JitterBuffer, JitterStats};
+use super::jitter::{DTX_BYTES, Frame, JitterBuffer, JitterStats};
 use super::opus::OpusDecoder;
 use super::packet::TapPacket;
 
@@ -31,7 +31,7 @@ pub struct ReceiverStats {
     pub jitter: JitterStats,
     /// Packets decoded.
     pub decoded: u64,
-    /// Packets that were quiet and not decoded.
+    /// Packets that were quiet or empty (DTX) and not decoded.
     pub gated: u64,
     /// Frames concealed or recovered.
     pub concealed: u64,
@@ -84,6 +84,10 @@ impl AudioReceiver {
             self.stats.gated += u64::from(was_packet && self.gate.is_closed());
         };
         Some(match frame {
+            Frame::Packet { payload, ticks, .. } if payload.len() <= DTX_BYTES => {
+                self.stats.gated += 1;
+                Audio::Silence(samples(ticks))
+            }
             Frame::Packet { payload, ticks, .. } => {
                 self.stats.decoded += 1;
                 Audio::Pcm(self.decoder.decode(&payload, samples(ticks) as usize))

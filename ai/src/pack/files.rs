@@ -1,5 +1,7 @@
 //! The files of a pack: a folder, or the copy inside the binary. Bounded reads, and errors that name the file.
 
+#![expect(clippy::disallowed_types, reason = "this is the file that reads files")]
+
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read as _;

@@ -4,6 +4,8 @@
 //! between (and batches more when it is late, because a longer look finds more streams due); it sleeps without end when all are
 //! quiet. Live streams come before those that can wait. This file alone reads the clock.
 
+#![expect(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
@@ -123,7 +125,7 @@ impl Worker {
         pack: &Arc<Pack>,
         silero: Option<&[u8]>,
         nice: i32,
-        ready: &mpsc::Sender<Result<&'static str, EngineError>>,
+        ready: &mpsc::SyncSender<Result<&'static str, EngineError>>,
     ) {
         // On Linux the priority belongs to the thread. Without the right to change it, speech still works.
         if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice) {

@@ -78,7 +78,7 @@ impl Segment {
         }
         let missing = (speech_end + spec.tail).saturating_sub(audio_end);
         self.push_audio(&vec![0.0; missing.0 as usize]);
-        while self.frames.is_empty() || self.frames.len() % spec.chunk_values() != 0 {
+        while self.frames.is_empty() || !self.frames.len().is_multiple_of(spec.chunk_values()) {
             self.push_audio(&vec![0.0; hop]);
         }
     }
