@@ -22,10 +22,7 @@ impl Channels {
         if std::mem::replace(&mut self.offered, true) {
             return;
         }
-        api.add_channel_with_config(ChannelConfig {
-            label: "_reliable".to_owned(),
-            ..Default::default()
-        });
+        api.add_channel_with_config(ChannelConfig { label: "_reliable".to_owned(), ..Default::default() });
         api.add_channel_with_config(ChannelConfig {
             label: "_lossy".to_owned(),
             ordered: false,
@@ -35,17 +32,11 @@ impl Channels {
     }
 
     fn library_id(&self, channel: ChannelId) -> Option<LibraryId> {
-        self.open
-            .iter()
-            .find(|(id, _)| *id == channel)
-            .map(|(_, library)| *library)
+        self.open.iter().find(|(id, _)| *id == channel).map(|(_, library)| *library)
     }
 
     fn id(&self, library: LibraryId) -> Option<ChannelId> {
-        self.open
-            .iter()
-            .find(|(_, id)| *id == library)
-            .map(|(id, _)| *id)
+        self.open.iter().find(|(_, id)| *id == library).map(|(id, _)| *id)
     }
 }
 
@@ -59,26 +50,20 @@ impl Transport {
         let channel = ChannelId(self.channels.next);
         self.channels.next += 1;
         self.channels.open.push((channel, library));
-        self.events
-            .push_back(TransportEvent::ChannelOpen { channel, label });
+        self.events.push_back(TransportEvent::ChannelOpen { channel, label });
     }
 
     pub(super) fn channel_message(&mut self, message: ChannelData) {
         if let Some(channel) = self.channels.id(message.id) {
             let ChannelData { binary, data, .. } = message;
-            self.events.push_back(TransportEvent::ChannelData {
-                channel,
-                binary,
-                data,
-            });
+            self.events.push_back(TransportEvent::ChannelData { channel, binary, data });
         }
     }
 
     pub(super) fn channel_closed(&mut self, library: LibraryId) {
         if let Some(channel) = self.channels.id(library) {
             self.channels.open.retain(|(id, _)| *id != channel);
-            self.events
-                .push_back(TransportEvent::ChannelClosed { channel });
+            self.events.push_back(TransportEvent::ChannelClosed { channel });
         }
     }
 
@@ -98,11 +83,7 @@ impl Transport {
     pub(super) fn channel_backlog(&mut self, channel: ChannelId) -> usize {
         self.channels
             .library_id(channel)
-            .and_then(|library| {
-                self.rtc
-                    .channel(library)
-                    .map(|mut handle| handle.buffered_amount())
-            })
+            .and_then(|library| self.rtc.channel(library).map(|mut handle| handle.buffered_amount()))
             .unwrap_or_default()
     }
 }

@@ -40,15 +40,8 @@ pub(super) struct SecureSession {
 }
 
 impl SecureSession {
-    pub(super) fn new(
-        keys: &MasterKeys,
-        cname: String,
-        clock: crate::egress::report::ReportClock,
-    ) -> SecureSession {
-        SecureSession {
-            egress: Egress::new(&keys.local, cname, clock),
-            opener: Opener::new(&keys.remote),
-        }
+    pub(super) fn new(keys: &MasterKeys, cname: String, clock: crate::egress::report::ReportClock) -> SecureSession {
+        SecureSession { egress: Egress::new(&keys.local, cname, clock), opener: Opener::new(&keys.remote) }
     }
 }
 
@@ -60,10 +53,7 @@ pub(super) fn library_config(config: &TransportConfig, credentials: IceCreds) ->
     extensions.set(3, Extension::TransportSequenceNumber);
     extensions.set(4, Extension::RtpMid);
     extensions.set(5, Extension::PlayoutDelay);
-    extensions.set(
-        8,
-        Extension::with_serializer(DEPENDENCY_DESCRIPTOR, DescriptorReader),
-    );
+    extensions.set(8, Extension::with_serializer(DEPENDENCY_DESCRIPTOR, DescriptorReader));
     extensions.set(10, Extension::RtpStreamId);
     extensions.set(11, Extension::RepairedRtpStreamId);
     extensions.set(13, Extension::VideoOrientation);
@@ -88,10 +78,7 @@ pub(super) fn library_config(config: &TransportConfig, credentials: IceCreds) ->
         str0m::format::Codec::Vp9,
         str0m::media::Frequency::NINETY_KHZ,
         None,
-        str0m::format::FormatParams {
-            profile_id: Some(0),
-            ..Default::default()
-        },
+        str0m::format::FormatParams { profile_id: Some(0), ..Default::default() },
     );
     library
 }
@@ -131,22 +118,13 @@ fn kind(datagram: &[u8]) -> Kind {
 }
 
 impl Transport {
-    pub(super) fn is_ours(
-        &self,
-        source: SocketAddr,
-        destination: SocketAddr,
-        datagram: &[u8],
-    ) -> bool {
-        if kind(datagram) != Kind::Stun
-            && self.route.is_some_and(|route| route.destination == source)
-        {
+    pub(super) fn is_ours(&self, source: SocketAddr, destination: SocketAddr, datagram: &[u8]) -> bool {
+        if kind(datagram) != Kind::Stun && self.route.is_some_and(|route| route.destination == source) {
             return true;
         }
         // The time is not looked at.
-        Receive::new(Protocol::Udp, source, destination, datagram).is_ok_and(|receive| {
-            self.rtc
-                .accepts(&Input::Receive(self.rtc_deadline, receive))
-        })
+        Receive::new(Protocol::Udp, source, destination, datagram)
+            .is_ok_and(|receive| self.rtc.accepts(&Input::Receive(self.rtc_deadline, receive)))
     }
 
     pub(super) fn receive_datagram(
@@ -171,10 +149,7 @@ impl Transport {
             Kind::Stun => {
                 self.pass_on(now, source, destination, datagram, slab);
                 // Only ICE traffic of another pair can mean that the nominated pair changed.
-                if self
-                    .route
-                    .is_some_and(|route| route.destination != source || route.source != destination)
-                {
+                if self.route.is_some_and(|route| route.destination != source || route.source != destination) {
                     self.ask_route(now, slab);
                 }
             }
@@ -184,14 +159,7 @@ impl Transport {
     }
 
     /// Gives a datagram to str0m and takes what comes of it.
-    pub(super) fn pass_on(
-        &mut self,
-        now: Instant,
-        source: SocketAddr,
-        destination: SocketAddr,
-        datagram: &[u8],
-        slab: &mut SendSlab,
-    ) {
+    pub(super) fn pass_on(&mut self, now: Instant, source: SocketAddr, destination: SocketAddr, datagram: &[u8], slab: &mut SendSlab) {
         let Ok(receive) = Receive::new(Protocol::Udp, source, destination, datagram) else {
             return;
         };
@@ -240,24 +208,18 @@ impl Transport {
             return now + IDLE;
         }
         let own = self.estimator.next_deadline();
-        own.map_or(self.rtc_deadline, |own| own.min(self.rtc_deadline))
-            .min(now + IDLE)
+        own.map_or(self.rtc_deadline, |own| own.min(self.rtc_deadline)).min(now + IDLE)
     }
 
     /// Writes a datagram of str0m's into the slab. DTLS and SRTCP go to the nominated pair: their destination is our route.
     fn forward_transmit(&mut self, transmit: &Transmit, slab: &mut SendSlab) {
         let datagram: &[u8] = &transmit.contents;
-        let route = Route {
-            source: transmit.source,
-            destination: transmit.destination,
-        };
+        let route = Route { source: transmit.source, destination: transmit.destination };
         match kind(datagram) {
             Kind::Dtls => self.route = Some(route),
             Kind::Rtcp => {
                 self.route = Some(route);
-                let ssrc = datagram
-                    .get(4..8)
-                    .map(|ssrc| u32::from_be_bytes([ssrc[0], ssrc[1], ssrc[2], ssrc[3]]));
+                let ssrc = datagram.get(4..8).map(|ssrc| u32::from_be_bytes([ssrc[0], ssrc[1], ssrc[2], ssrc[3]]));
                 if ssrc == Some(self.sending.route_question_ssrc()) {
                     return;
                 }
@@ -267,9 +229,7 @@ impl Transport {
                 }
             }
             Kind::Rtp => {
-                let ssrc = header::peek(datagram)
-                    .map(|peeked| peeked.ssrc)
-                    .unwrap_or_default();
+                let ssrc = header::peek(datagram).map(|peeked| peeked.ssrc).unwrap_or_default();
                 tracing::error!(ssrc, "the WebRTC library sent RTP");
                 self.refuse_foreign_speech("RTP");
                 return;
@@ -285,10 +245,7 @@ impl Transport {
     fn refuse_foreign_speech(&mut self, what: &str) {
         self.stats.library_speech += 1;
         debug_assert!(false, "the WebRTC library sent {what}");
-        tracing::error!(
-            what,
-            "the WebRTC library sent what only the send path may send; dropped"
-        );
+        tracing::error!(what, "the WebRTC library sent what only the send path may send; dropped");
     }
 
     /// No event of str0m's names the nominated pair, but its feedback goes there: one is asked for, its destination noted,
@@ -298,9 +255,7 @@ impl Transport {
             return;
         }
         let ssrc = self.sending.route_question_ssrc().into();
-        self.rtc
-            .direct_api()
-            .send_app_specific_feedback(ssrc, ssrc, [0u8; 4]);
+        self.rtc.direct_api().send_app_specific_feedback(ssrc, ssrc, [0u8; 4]);
         self.drain(now, slab);
     }
 
@@ -310,11 +265,7 @@ impl Transport {
                 if self.session.is_none()
                     && let Some(keys) = self.keys.get()
                 {
-                    self.session = Some(SecureSession::new(
-                        keys,
-                        self.sending.cname().to_owned(),
-                        self.clock,
-                    ));
+                    self.session = Some(SecureSession::new(keys, self.sending.cname().to_owned(), self.clock));
                 }
                 self.life = Life::Connected;
                 self.events.push_back(TransportEvent::Connected);
@@ -336,9 +287,7 @@ impl Transport {
                 self.life = Life::Disconnected;
                 self.events.push_back(TransportEvent::Disconnected);
             }
-            (IceConnectionState::Disconnected, Life::New) => {
-                self.events.push_back(TransportEvent::Disconnected)
-            }
+            (IceConnectionState::Disconnected, Life::New) => self.events.push_back(TransportEvent::Disconnected),
             (IceConnectionState::Connected | IceConnectionState::Completed, Life::Disconnected) => {
                 self.life = Life::Connected;
                 self.events.push_back(TransportEvent::Connected);

@@ -8,9 +8,7 @@ mod formats;
 use std::collections::HashSet;
 use std::fmt;
 
-pub(super) use self::formats::{
-    DEPENDENCY_DESCRIPTOR, Format, negotiated_extensions, negotiated_payloads,
-};
+pub(super) use self::formats::{DEPENDENCY_DESCRIPTOR, Format, negotiated_extensions, negotiated_payloads};
 use super::NegotiationError;
 use crate::packet::MediaKind;
 
@@ -57,14 +55,9 @@ impl Direction {
     }
 
     fn parse(attribute: &str) -> Option<Direction> {
-        [
-            Direction::SendRecv,
-            Direction::SendOnly,
-            Direction::RecvOnly,
-            Direction::Inactive,
-        ]
-        .into_iter()
-        .find(|direction| direction.attribute() == attribute)
+        [Direction::SendRecv, Direction::SendOnly, Direction::RecvOnly, Direction::Inactive]
+            .into_iter()
+            .find(|direction| direction.attribute() == attribute)
     }
 }
 
@@ -76,24 +69,12 @@ impl Description {
     /// [`NegotiationError::Sdp`] when the text does not begin like SDP, [`NegotiationError::Limit`] above `max_sections`.
     pub(super) fn parse(text: &str, max_sections: usize) -> Result<Description, NegotiationError> {
         if !text.starts_with("v=0") {
-            return Err(NegotiationError::Sdp(
-                "it does not begin with v=0".to_owned(),
-            ));
+            return Err(NegotiationError::Sdp("it does not begin with v=0".to_owned()));
         }
-        let mut description = Description {
-            session: vec![],
-            sections: vec![],
-        };
-        for line in text
-            .lines()
-            .map(str::trim_end)
-            .filter(|line| !line.is_empty())
-        {
+        let mut description = Description { session: vec![], sections: vec![] };
+        for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
             if line.starts_with("m=") {
-                description.sections.push(Section {
-                    lines: vec![],
-                    bundled: false,
-                });
+                description.sections.push(Section { lines: vec![], bundled: false });
             }
             match description.sections.last_mut() {
                 Some(section) => section.lines.push(line.to_owned()),
@@ -102,11 +83,7 @@ impl Description {
         }
         let count = description.sections.len();
         if count > max_sections {
-            return Err(NegotiationError::Limit {
-                what: "media sections",
-                count,
-                limit: max_sections,
-            });
+            return Err(NegotiationError::Limit { what: "media sections", count, limit: max_sections });
         }
         let bundle: HashSet<String> = description
             .session
@@ -119,13 +96,8 @@ impl Description {
             section.bundled = bundle.contains(section.mid());
             let mid = section.mid();
             // str0m keeps 16 letters and digits of a mid; anything else would be found again under another name.
-            if mid.is_empty()
-                || mid.len() > 16
-                || !mid.bytes().all(|byte| byte.is_ascii_alphanumeric())
-            {
-                return Err(NegotiationError::Sdp(format!(
-                    "mid {mid:?} is not 1 to 16 letters and digits"
-                )));
+            if mid.is_empty() || mid.len() > 16 || !mid.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                return Err(NegotiationError::Sdp(format!("mid {mid:?} is not 1 to 16 letters and digits")));
             }
         }
         Ok(description)
@@ -149,7 +121,8 @@ impl Description {
         }
     }
 
-    /// Drops candidates that cannot be used (host names, TCP) and those that `admit` refuses; answers how many it refused.
+    /// Drops candidates that cannot be used (host names, TCP, those of other than the first section) and those that `admit`
+    /// refuses; answers how many it refused.
     pub(super) fn retain_candidates(&mut self, mut admit: impl FnMut(&str) -> bool) -> usize {
         let mut refused = 0;
         let mut retain = |line: &String| {
@@ -162,30 +135,25 @@ impl Description {
             admitted
         };
         self.session.retain(&mut retain);
-        for section in &mut self.sections {
-            section.lines.retain(&mut retain);
+        let mut sections = self.sections.iter_mut();
+        // All sections are bundled into the first one: the ports of the others end with the answer.
+        if let Some(first) = sections.next() {
+            first.lines.retain(&mut retain);
+        }
+        for section in sections {
+            section.lines.retain(|line| !line.starts_with("a=candidate:"));
         }
         refused
     }
 
     /// The first ICE ufrag.
     pub(super) fn ice_ufrag(&self) -> Option<&str> {
-        let sections = self
-            .sections
-            .iter()
-            .flat_map(|section| section.lines.iter());
-        self.session
-            .iter()
-            .chain(sections)
-            .find_map(|line| line.strip_prefix("a=ice-ufrag:"))
+        let sections = self.sections.iter().flat_map(|section| section.lines.iter());
+        self.session.iter().chain(sections).find_map(|line| line.strip_prefix("a=ice-ufrag:"))
     }
 
     fn lines_mut(&mut self) -> impl Iterator<Item = &mut String> {
-        self.session.iter_mut().chain(
-            self.sections
-                .iter_mut()
-                .flat_map(|section| section.lines.iter_mut()),
-        )
+        self.session.iter_mut().chain(self.sections.iter_mut().flat_map(|section| section.lines.iter_mut()))
     }
 }
 
@@ -202,24 +170,14 @@ fn with_candidate_ufrag(line: &str, ufrag: &str) -> String {
 
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sections = self
-            .sections
-            .iter()
-            .flat_map(|section| section.lines.iter());
-        self.session
-            .iter()
-            .chain(sections)
-            .try_for_each(|line| write!(f, "{line}\r\n"))
+        let sections = self.sections.iter().flat_map(|section| section.lines.iter());
+        self.session.iter().chain(sections).try_for_each(|line| write!(f, "{line}\r\n"))
     }
 }
 
 impl Section {
     fn attributes<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-        self.lines.iter().filter_map(move |line| {
-            line.strip_prefix("a=")?
-                .strip_prefix(name)?
-                .strip_prefix(':')
-        })
+        self.lines.iter().filter_map(move |line| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'))
     }
 
     /// `a=mid`, or empty.
@@ -241,20 +199,13 @@ impl Section {
 
     /// Direction; `sendrecv` where nothing is said (RFC 8866 section 6.7).
     pub(super) fn direction(&self) -> Direction {
-        self.lines
-            .iter()
-            .filter_map(|line| line.strip_prefix("a="))
-            .find_map(Direction::parse)
-            .unwrap_or(Direction::SendRecv)
+        self.lines.iter().filter_map(|line| line.strip_prefix("a=")).find_map(Direction::parse).unwrap_or(Direction::SendRecv)
     }
 
     /// Writes another direction.
     pub(super) fn set_direction(&mut self, direction: Direction) {
         let line = format!("a={}", direction.attribute());
-        let at = self
-            .lines
-            .iter()
-            .position(|line| line.strip_prefix("a=").and_then(Direction::parse).is_some());
+        let at = self.lines.iter().position(|line| line.strip_prefix("a=").and_then(Direction::parse).is_some());
         match at {
             Some(at) => self.lines[at] = line,
             None => self.lines.push(line),
@@ -263,13 +214,9 @@ impl Section {
 
     /// Track id of the msid, the second word of `a=msid` (or of `a=ssrc:.. msid:`); empty where there is none.
     pub(super) fn track_id(&self) -> &str {
-        let by_ssrc = || {
-            self.attributes("ssrc")
-                .find_map(|ssrc| ssrc.split_once(" msid:").map(|(_, msid)| msid))
-        };
+        let by_ssrc = || self.attributes("ssrc").find_map(|ssrc| ssrc.split_once(" msid:").map(|(_, msid)| msid));
         let msid = self.attributes("msid").next().or_else(by_ssrc);
-        msid.and_then(|msid| msid.split(' ').nth(1))
-            .unwrap_or_default()
+        msid.and_then(|msid| msid.split(' ').nth(1)).unwrap_or_default()
     }
 
     /// Simulcast rids that the section sends, in its order; empty where it does not do simulcast by rid.
@@ -283,13 +230,7 @@ impl Section {
                 let list = words.next().unwrap_or_default().trim_start_matches("rid=");
                 return list
                     .split(';')
-                    .map(|alternatives| {
-                        alternatives
-                            .split(',')
-                            .next()
-                            .unwrap_or_default()
-                            .trim_start_matches('~')
-                    })
+                    .map(|alternatives| alternatives.split(',').next().unwrap_or_default().trim_start_matches('~'))
                     .filter(|rid| !rid.is_empty())
                     .map(str::to_owned)
                     .collect();
@@ -300,30 +241,17 @@ impl Section {
 
     /// Removes our msid and SSRC lines, then writes the given ones: (stream id, track id, cname, SSRC, RTX SSRC).
     pub(super) fn set_source(&mut self, source: Option<Source<'_>>) {
-        self.lines.retain(|line| {
-            !["a=msid:", "a=ssrc:", "a=ssrc-group:"]
-                .iter()
-                .any(|prefix| line.starts_with(prefix))
-        });
-        let Some(Source {
-            stream_id,
-            track_id,
-            cname,
-            ssrc,
-            rtx_ssrc,
-        }) = source
-        else {
+        self.lines.retain(|line| !["a=msid:", "a=ssrc:", "a=ssrc-group:"].iter().any(|prefix| line.starts_with(prefix)));
+        let Some(Source { stream_id, track_id, cname, ssrc, rtx_ssrc }) = source else {
             return;
         };
         self.lines.push(format!("a=msid:{stream_id} {track_id}"));
         if let Some(rtx_ssrc) = rtx_ssrc {
-            self.lines
-                .push(format!("a=ssrc-group:FID {ssrc} {rtx_ssrc}"));
+            self.lines.push(format!("a=ssrc-group:FID {ssrc} {rtx_ssrc}"));
         }
         for ssrc in std::iter::once(ssrc).chain(rtx_ssrc) {
             self.lines.push(format!("a=ssrc:{ssrc} cname:{cname}"));
-            self.lines
-                .push(format!("a=ssrc:{ssrc} msid:{stream_id} {track_id}"));
+            self.lines.push(format!("a=ssrc:{ssrc} msid:{stream_id} {track_id}"));
         }
     }
 
@@ -367,10 +295,7 @@ mod tests {
     #[test]
     fn facts_are_read() {
         let section = section();
-        assert_eq!(
-            (section.mid(), section.kind(), section.track_id()),
-            ("0", Some(MediaKind::Video), "cid-1")
-        );
+        assert_eq!((section.mid(), section.kind(), section.track_id()), ("0", Some(MediaKind::Video), "cid-1"));
         assert_eq!(section.direction(), Direction::SendOnly);
         assert_eq!(section.send_rids(), ["q", "h", "f"]);
     }
@@ -388,13 +313,8 @@ mod tests {
         }));
         description.sections[0].set_direction(Direction::Inactive);
         let text = description.to_string();
-        assert!(
-            text.contains("a=ice-ufrag:new\r\na=ice-pwd:newpwd\r\n")
-                && text.contains("typ host ufrag new\r\n")
-        );
-        assert!(
-            text.contains("a=msid:PA_1|TR_1 TR_1\r\na=ssrc-group:FID 7 8\r\na=ssrc:7 cname:c\r\n")
-        );
+        assert!(text.contains("a=ice-ufrag:new\r\na=ice-pwd:newpwd\r\n") && text.contains("typ host ufrag new\r\n"));
+        assert!(text.contains("a=msid:PA_1|TR_1 TR_1\r\na=ssrc-group:FID 7 8\r\na=ssrc:7 cname:c\r\n"));
         assert!(!text.contains("cid-1") && text.contains("a=inactive"));
     }
 
@@ -404,27 +324,13 @@ mod tests {
         let zero = OFFER.replace("m=video 9", "m=video 0");
         assert!(!read(OFFER) && !read(&zero));
         assert!(read(&zero.replace("BUNDLE 0", "BUNDLE 1")));
-        assert!(!read(
-            &zero
-                .replace("BUNDLE 0", "BUNDLE 1")
-                .replace("a=mid:0", "a=mid:0\r\na=bundle-only")
-        ));
+        assert!(!read(&zero.replace("BUNDLE 0", "BUNDLE 1").replace("a=mid:0", "a=mid:0\r\na=bundle-only")));
     }
 
     #[test]
     fn what_is_not_sdp_or_too_much_is_refused() {
-        assert!(matches!(
-            Description::parse("hello", 10),
-            Err(NegotiationError::Sdp(_))
-        ));
-        assert!(matches!(
-            Description::parse(OFFER, 0),
-            Err(NegotiationError::Limit {
-                count: 1,
-                limit: 0,
-                ..
-            })
-        ));
+        assert!(matches!(Description::parse("hello", 10), Err(NegotiationError::Sdp(_))));
+        assert!(matches!(Description::parse(OFFER, 0), Err(NegotiationError::Limit { count: 1, limit: 0, .. })));
         assert!(Description::parse(&OFFER.replace("a=mid:0", "a=mid:../0"), 10).is_err());
     }
 }

@@ -8,9 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
-use str0m::crypto::dtls::{
-    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
-};
+use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile};
 use str0m::crypto::{CryptoError, Fingerprint};
 use str0m::{Rtc, RtcConfig};
 
@@ -48,42 +46,22 @@ impl Identity {
     ///
     /// When the provider cannot generate a certificate.
     pub fn with_provider(mut provider: CryptoProvider) -> Arc<Identity> {
-        let certificate = provider
-            .dtls_provider
-            .generate_certificate()
-            .expect("the crypto provider generates certificates");
+        let certificate = provider.dtls_provider.generate_certificate().expect("the crypto provider generates certificates");
         // str0m wants a 'static provider: leaked once per process.
-        provider.dtls_provider = Box::leak(Box::new(CapturingProvider {
-            inner: provider.dtls_provider,
-        }));
-        Arc::new(Identity {
-            certificate,
-            provider: Arc::new(provider),
-        })
+        provider.dtls_provider = Box::leak(Box::new(CapturingProvider { inner: provider.dtls_provider }));
+        Arc::new(Identity { certificate, provider: Arc::new(provider) })
     }
 
     /// Builds an `Rtc` with our certificate, and the slot that its keys will appear in.
     pub(super) fn build(&self, config: RtcConfig, now: Instant) -> (Rtc, KeySlot) {
-        let rtc = config
-            .set_crypto_provider(self.provider.clone())
-            .set_dtls_cert(self.certificate.clone())
-            .build(now);
-        let slot = SLOT
-            .take()
-            .expect("building an Rtc makes its DTLS instance through our provider");
+        let rtc = config.set_crypto_provider(self.provider.clone()).set_dtls_cert(self.certificate.clone()).build(now);
+        let slot = SLOT.take().expect("building an Rtc makes its DTLS instance through our provider");
         (rtc, slot)
     }
 
     /// SHA-256 fingerprint of the certificate.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint {
-            hash_func: "sha-256".to_owned(),
-            bytes: self
-                .provider
-                .sha256_provider
-                .sha256(&self.certificate.certificate)
-                .to_vec(),
-        }
+        Fingerprint { hash_func: "sha-256".to_owned(), bytes: self.provider.sha256_provider.sha256(&self.certificate.certificate).to_vec() }
     }
 }
 
@@ -141,9 +119,7 @@ impl DtlsInstance for CapturingInstance {
                 _ => None,
             };
             // Only the first set counts: DTLS exports once per session, and an `Egress` must never see a second one.
-            if let Some(keys) =
-                profile.and_then(|profile| MasterKeys::split(profile, material.as_ref(), client))
-            {
+            if let Some(keys) = profile.and_then(|profile| MasterKeys::split(profile, material.as_ref(), client)) {
                 let _ = self.slot.set(keys);
             }
         }

@@ -14,16 +14,15 @@ use str0m::media::{Direction as LibraryDirection, MediaKind as LibraryKind};
 
 use self::placement::{Placement, Use};
 use super::description::{self, Description, Direction, Section, Source};
-use super::{
-    LocalDescription, NegotiationError, Transport, TransportConfig, TransportEvent, candidate,
-};
+use super::{LocalDescription, NegotiationError, Transport, TransportConfig, TransportEvent, candidate};
 use crate::egress::{Payload, Template};
 use crate::packet::{Codec, MediaKind};
 
 /// Media sections of one connection.
 const MAX_SECTIONS: usize = 512;
-/// Candidates that the peer may name between two ICE restarts.
-const MAX_CANDIDATES: usize = 32;
+/// Candidates that the peer may name between two ICE restarts. Browsers trickle some for each section until they know that
+/// all are bundled: six interfaces and ten sections.
+const MAX_CANDIDATES: usize = 64;
 /// Bytes of a description: 512 sections of 2 KiB.
 const MAX_DESCRIPTION: usize = 1 << 20;
 
@@ -65,10 +64,7 @@ pub(super) struct Negotiation {
 
 impl Negotiation {
     pub(super) fn new(config: &TransportConfig) -> Negotiation {
-        let credentials = IceCreds {
-            ufrag: config.ice_ufrag.clone(),
-            pass: config.ice_pwd.clone(),
-        };
+        let credentials = IceCreds { ufrag: config.ice_ufrag.clone(), pass: config.ice_pwd.clone() };
         Negotiation {
             placement: Placement::default(),
             receive_sections: vec![],
@@ -108,11 +104,7 @@ impl Negotiation {
         if section.kind() == Some(MediaKind::Video) {
             section.order_like(offered);
         }
-        if let Some((_, codecs)) = self
-            .received_codecs
-            .iter()
-            .find(|(known, _)| known == offered.track_id())
-        {
+        if let Some((_, codecs)) = self.received_codecs.iter().find(|(known, _)| known == offered.track_id()) {
             section.keep_codecs(codecs);
         }
     }
@@ -132,17 +124,10 @@ impl Negotiation {
         self.restarts += 1;
         let mut secret = self.first.pass.clone().into_bytes();
         secret.extend(self.seed.to_be_bytes());
-        let tag = hmac::sign(
-            &hmac::Key::new(hmac::HMAC_SHA256, &secret),
-            &self.restarts.to_be_bytes(),
-        );
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), &self.restarts.to_be_bytes());
         IceCreds {
             ufrag: format!("{}/{}", self.first.ufrag, self.restarts),
-            pass: tag
-                .as_ref()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            pass: tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 }
@@ -157,14 +142,8 @@ struct Refusal {
 /// Runs str0m's SDP code so that an unforeseen description can end one connection at most, never the process.
 fn guarded<T, E: std::fmt::Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, Refusal> {
     match std::panic::catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| Refusal {
-            reason: error.to_string(),
-            broken: false,
-        }),
-        Err(_) => Err(Refusal {
-            reason: "it contradicts itself or an earlier one".to_owned(),
-            broken: true,
-        }),
+        Ok(result) => result.map_err(|error| Refusal { reason: error.to_string(), broken: false }),
+        Err(_) => Err(Refusal { reason: "it contradicts itself or an earlier one".to_owned(), broken: true }),
     }
 }
 
@@ -176,11 +155,7 @@ impl Transport {
         let address = format!("{} {}", candidate.addr().ip(), candidate.addr().port());
         if !self.negotiation.admits(address) {
             self.stats.limit_hits += 1;
-            return Err(NegotiationError::Limit {
-                what: "ICE candidates",
-                count: MAX_CANDIDATES + 1,
-                limit: MAX_CANDIDATES,
-            });
+            return Err(NegotiationError::Limit { what: "ICE candidates", count: MAX_CANDIDATES + 1, limit: MAX_CANDIDATES });
         }
         self.rtc.add_remote_candidate(candidate);
         self.rtc_dirty = true;
@@ -191,15 +166,10 @@ impl Transport {
     fn read_remote(&mut self, sdp: &str) -> Result<Description, NegotiationError> {
         if sdp.len() > MAX_DESCRIPTION {
             self.stats.limit_hits += 1;
-            return Err(NegotiationError::Limit {
-                what: "bytes of SDP",
-                count: sdp.len(),
-                limit: MAX_DESCRIPTION,
-            });
+            return Err(NegotiationError::Limit { what: "bytes of SDP", count: sdp.len(), limit: MAX_DESCRIPTION });
         }
-        let mut remote = Description::parse(sdp, MAX_SECTIONS).inspect_err(|error| {
-            self.stats.limit_hits += u64::from(matches!(error, NegotiationError::Limit { .. }))
-        })?;
+        let mut remote = Description::parse(sdp, MAX_SECTIONS)
+            .inspect_err(|error| self.stats.limit_hits += u64::from(matches!(error, NegotiationError::Limit { .. })))?;
         let ufrag = remote.ice_ufrag().unwrap_or_default().to_owned();
         if ufrag != self.negotiation.remote_ufrag {
             self.negotiation.remote_ufrag = ufrag;
@@ -216,13 +186,10 @@ impl Transport {
 
     pub(super) fn answer(&mut self, sdp: &str) -> Result<LocalDescription, NegotiationError> {
         if self.config.offerer {
-            return Err(NegotiationError::State(
-                "this connection is offered by the server, not by the client".to_owned(),
-            ));
+            return Err(NegotiationError::State("this connection is offered by the server, not by the client".to_owned()));
         }
         let remote = self.read_remote(sdp)?;
-        let offer = guarded(|| SdpOffer::from_sdp_string(&remote.to_string()))
-            .map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
+        let offer = guarded(|| SdpOffer::from_sdp_string(&remote.to_string())).map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
         let answered = guarded(|| self.rtc.sdp_api().accept_offer(offer));
         let answer = self.taken(answered)?;
         let mut local = Description::parse(&answer.to_sdp_string(), MAX_SECTIONS)?;
@@ -236,15 +203,10 @@ impl Transport {
         }
         if self.rtc.direct_api().local_ice_credentials() != self.negotiation.credentials {
             let credentials = self.negotiation.restarted();
-            self.rtc
-                .direct_api()
-                .set_local_ice_credentials(credentials.clone());
+            self.rtc.direct_api().set_local_ice_credentials(credentials.clone());
             self.negotiation.credentials = credentials;
         }
-        local.set_ice(
-            &self.negotiation.credentials.ufrag,
-            &self.negotiation.credentials.pass,
-        );
+        local.set_ice(&self.negotiation.credentials.ufrag, &self.negotiation.credentials.pass);
         self.settle(&local, &remote);
         Ok(self.describe(&local))
     }
@@ -282,11 +244,7 @@ impl Transport {
             }
             None => {
                 let receives = remote.is_some_and(Direction::sends);
-                section.set_direction(if receives {
-                    Direction::RecvOnly
-                } else {
-                    Direction::Inactive
-                });
+                section.set_direction(if receives { Direction::RecvOnly } else { Direction::Inactive });
                 section.set_source(None);
             }
         }
@@ -294,9 +252,7 @@ impl Transport {
 
     pub(super) fn offer(&mut self) -> Option<LocalDescription> {
         let negotiation = &mut self.negotiation;
-        let due = negotiation.first_offer_due
-            || negotiation.requested_restart.is_some()
-            || negotiation.placement.is_due(&self.sending);
+        let due = negotiation.first_offer_due || negotiation.requested_restart.is_some() || negotiation.placement.is_due(&self.sending);
         if !self.config.offerer || negotiation.pending.is_some() || !due {
             return None;
         }
@@ -337,35 +293,24 @@ impl Transport {
         let credentials = restart.as_ref().unwrap_or(&self.negotiation.credentials);
         local.set_ice(&credentials.ufrag, &credentials.pass);
         let described = self.describe(&local);
-        self.negotiation.pending = Some(Pending {
-            library,
-            local,
-            restart,
-        });
+        self.negotiation.pending = Some(Pending { library, local, restart });
         Some(described)
     }
 
     pub(super) fn apply_answer(&mut self, sdp: &str) -> Result<(), NegotiationError> {
-        let pending = self
-            .negotiation
-            .pending
-            .take()
-            .ok_or_else(|| NegotiationError::State("there is no offer to answer".to_owned()))?;
+        let pending = self.negotiation.pending.take().ok_or_else(|| NegotiationError::State("there is no offer to answer".to_owned()))?;
         // Half an exchange cannot be taken back: the two sides would number their sections differently from now on.
-        self.finish_offer(pending, sdp)
-            .inspect_err(|error| self.fail(&error.to_string()))
+        self.finish_offer(pending, sdp).inspect_err(|error| self.fail(&error.to_string()))
     }
 
     fn finish_offer(&mut self, pending: Pending, sdp: &str) -> Result<(), NegotiationError> {
         let remote = self.read_remote(sdp)?;
-        let answer = guarded(|| SdpAnswer::from_sdp_string(&remote.to_string()))
-            .map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
+        let answer =
+            guarded(|| SdpAnswer::from_sdp_string(&remote.to_string())).map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
         let accepted = guarded(|| self.rtc.sdp_api().accept_answer(pending.library, answer));
         self.taken(accepted)?;
         if let Some(credentials) = pending.restart {
-            self.rtc
-                .direct_api()
-                .set_local_ice_credentials(credentials.clone());
+            self.rtc.direct_api().set_local_ice_credentials(credentials.clone());
             self.negotiation.credentials = credentials;
         }
         self.negotiation.placement.free_released(&pending.local);
@@ -386,13 +331,9 @@ impl Transport {
         let mut sends = vec![];
         let mut transport_feedback = false;
         for section in &mut self.negotiation.placement.sections {
-            let both = local
-                .section(&section.mid)
-                .zip(remote.section(&section.mid));
+            let both = local.section(&section.mid).zip(remote.section(&section.mid));
             let template = both.and_then(|(local, remote)| {
-                let flows = local.direction().sends()
-                    && remote.direction().receives()
-                    && !remote.is_rejected();
+                let flows = local.direction().sends() && remote.direction().receives() && !remote.is_rejected();
                 let payloads = description::negotiated_payloads(local, remote);
                 (flows && !payloads.is_empty()).then(|| Template {
                     mid: section.mid.clone(),
@@ -439,9 +380,7 @@ impl Transport {
         let before = std::mem::take(&mut self.negotiation.receive_sections);
         for section in before.iter().filter(|section| !offered.contains(section)) {
             self.receiving.forget_section(&section.mid);
-            self.events.push_back(TransportEvent::ReceiveSectionEnded {
-                mid: section.mid.clone(),
-            });
+            self.events.push_back(TransportEvent::ReceiveSectionEnded { mid: section.mid.clone() });
         }
         for section in offered.iter().filter(|section| !before.contains(section)) {
             self.events.push_back(TransportEvent::ReceiveSection {
@@ -456,23 +395,11 @@ impl Transport {
 
     /// Removes the send streams that str0m made: it would report on them under SSRCs and counters of its own.
     fn silence_library(&mut self) {
-        let sending = self
-            .negotiation
-            .placement
-            .sections
-            .iter()
-            .map(|section| &section.mid);
-        let receiving = self
-            .negotiation
-            .receive_sections
-            .iter()
-            .map(|section| &section.mid);
+        let sending = self.negotiation.placement.sections.iter().map(|section| &section.mid);
+        let receiving = self.negotiation.receive_sections.iter().map(|section| &section.mid);
         let mut api = self.rtc.direct_api();
         for mid in sending.chain(receiving) {
-            while let Some(ssrc) = api
-                .stream_tx_by_mid(mid.as_str().into(), None)
-                .map(|stream| stream.ssrc())
-            {
+            while let Some(ssrc) = api.stream_tx_by_mid(mid.as_str().into(), None).map(|stream| stream.ssrc()) {
                 api.remove_stream_tx(ssrc);
             }
         }
@@ -481,10 +408,7 @@ impl Transport {
     fn describe(&self, local: &Description) -> LocalDescription {
         let carried = self.negotiation.placement.carried();
         let sends = carried.map(|(mid, send)| (mid.to_owned(), send)).collect();
-        LocalDescription {
-            sdp: local.to_string(),
-            sends,
-        }
+        LocalDescription { sdp: local.to_string(), sends }
     }
 }
 

@@ -102,32 +102,20 @@ impl Receiving {
     }
 
     fn ssrc_of(&self, recv: RecvId) -> Option<u32> {
-        self.streams
-            .iter()
-            .find(|(_, stream)| stream.recv == recv)
-            .map(|(ssrc, _)| *ssrc)
+        self.streams.iter().find(|(_, stream)| stream.recv == recv).map(|(ssrc, _)| *ssrc)
     }
 }
 
 /// The extended number next to `highest` that ends in these 16 bits.
 fn extend(highest: u64, sequence: u16) -> u64 {
     let step = i64::from(sequence.wrapping_sub(highest as u16) as i16);
-    highest
-        .checked_add_signed(step)
-        .unwrap_or(u64::from(sequence))
+    highest.checked_add_signed(step).unwrap_or(u64::from(sequence))
 }
 
 impl Transport {
     /// RTP: an SSRC that is seen for the first time must open before str0m makes a stream of it (str0m maps SSRCs before it
     /// decrypts, so that a forged packet could displace a real stream); what str0m does not take is judged here.
-    pub(super) fn receive_rtp(
-        &mut self,
-        now: Instant,
-        source: SocketAddr,
-        destination: SocketAddr,
-        datagram: &[u8],
-        slab: &mut SendSlab,
-    ) {
+    pub(super) fn receive_rtp(&mut self, now: Instant, source: SocketAddr, destination: SocketAddr, datagram: &[u8], slab: &mut SendSlab) {
         let (Some(peeked), Some(session)) = (header::peek(datagram), self.session.as_mut()) else {
             self.stats.unvalidated += 1;
             return;
@@ -141,20 +129,11 @@ impl Transport {
                     self.stats.limit_hits += 1;
                     return;
                 }
-                if !session
-                    .opener
-                    .verify_rtp(datagram, peeked.header_len, ssrc, index)
-                {
+                if !session.opener.verify_rtp(datagram, peeked.header_len, ssrc, index) {
                     self.stats.bad_tag += 1;
                     return;
                 }
-                self.receiving.sources.insert(
-                    ssrc,
-                    Source {
-                        highest: index,
-                        mapped: false,
-                    },
-                );
+                self.receiving.sources.insert(ssrc, Source { highest: index, mapped: false });
                 index
             }
         };
@@ -172,16 +151,10 @@ impl Transport {
 
     /// str0m drops in silence duplicates, padding, unknown SSRCs and wrong tags: which was it?
     fn judge_untaken(&mut self, datagram: &[u8], peeked: header::Peeked, index: u64) {
-        let (Some(session), Some(source)) = (
-            self.session.as_mut(),
-            self.receiving.sources.get_mut(&peeked.ssrc),
-        ) else {
+        let (Some(session), Some(source)) = (self.session.as_mut(), self.receiving.sources.get_mut(&peeked.ssrc)) else {
             return;
         };
-        if !session
-            .opener
-            .verify_rtp(datagram, peeked.header_len, peeked.ssrc, index)
-        {
+        if !session.opener.verify_rtp(datagram, peeked.header_len, peeked.ssrc, index) {
             self.stats.bad_tag += 1;
             return;
         }
@@ -194,12 +167,7 @@ impl Transport {
     pub(super) fn take_rtp(&mut self, packet: LibraryPacket) {
         self.receiving.taken = true;
         let ssrc = *packet.header.ssrc;
-        let Some(codec) = self
-            .receiving
-            .codecs
-            .get(&*packet.header.payload_type)
-            .copied()
-        else {
+        let Some(codec) = self.receiving.codecs.get(&*packet.header.payload_type).copied() else {
             self.stats.unknown_ssrc += 1;
             return;
         };
@@ -229,21 +197,11 @@ impl Transport {
         if codec.kind() == MediaKind::Video {
             stream.suppress_nack(false);
         }
-        let (mid, rid) = (
-            stream.mid().to_string(),
-            stream.rid().map(|rid| rid.to_string()),
-        );
+        let (mid, rid) = (stream.mid().to_string(), stream.rid().map(|rid| rid.to_string()));
         let recv = RecvId(self.receiving.next);
         self.receiving.next += 1;
-        self.receiving.streams.insert(
-            ssrc,
-            Stream {
-                recv,
-                mid: mid.clone(),
-            },
-        );
-        self.events
-            .push_back(TransportEvent::ReceiveStream { recv, mid, rid });
+        self.receiving.streams.insert(ssrc, Stream { recv, mid: mid.clone() });
+        self.events.push_back(TransportEvent::ReceiveStream { recv, mid, rid });
         Some(recv)
     }
 
@@ -267,17 +225,9 @@ fn extensions(values: &ExtensionValues) -> Extensions {
     Extensions {
         audio_level: values.audio_level.map(|level| level.unsigned_abs() & 0x7f),
         voice: values.voice_activity,
-        orientation: values
-            .video_orientation
-            .map(|orientation| orientation as u8),
-        dependency_descriptor: values
-            .user_values
-            .get::<Descriptor>()
-            .map(|descriptor| descriptor.0.clone()),
-        playout_delay: values
-            .play_delay_min
-            .zip(values.play_delay_max)
-            .map(|(min, max)| (hundredths(min), hundredths(max))),
+        orientation: values.video_orientation.map(|orientation| orientation as u8),
+        dependency_descriptor: values.user_values.get::<Descriptor>().map(|descriptor| descriptor.0.clone()),
+        playout_delay: values.play_delay_min.zip(values.play_delay_max).map(|(min, max)| (hundredths(min), hundredths(max))),
     }
 }
 

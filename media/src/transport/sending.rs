@@ -37,9 +37,7 @@ pub(super) struct Sending {
 impl Sending {
     pub(super) fn new(seed: u64) -> Sending {
         let mut random = fastrand::Rng::with_seed(seed);
-        let cname = std::iter::repeat_with(|| random.alphanumeric())
-            .take(16)
-            .collect();
+        let cname = std::iter::repeat_with(|| random.alphanumeric()).take(16).collect();
         let route_question_ssrc = random.u32(1..);
         Sending {
             tracks: BTreeMap::new(),
@@ -98,45 +96,21 @@ impl Sending {
 }
 
 impl Transport {
-    pub(super) fn seal_first(
-        &mut self,
-        now: Instant,
-        send: SendId,
-        packet: &OutgoingRtp<'_>,
-        slab: &mut SendSlab,
-    ) -> Sent {
-        let (Some(session), Some(route), Some(track)) = (
-            self.session.as_mut(),
-            self.route,
-            self.sending.tracks.get_mut(&send),
-        ) else {
+    pub(super) fn seal_first(&mut self, now: Instant, send: SendId, packet: &OutgoingRtp<'_>, slab: &mut SendSlab) -> Sent {
+        let (Some(session), Some(route), Some(track)) = (self.session.as_mut(), self.route, self.sending.tracks.get_mut(&send)) else {
             return Sent::NotReady;
         };
-        let sealed = session
-            .egress
-            .send(now, route, &mut track.stream, packet, slab);
+        let sealed = session.egress.send(now, route, &mut track.stream, packet, slab);
         let sent = self.account(now, sealed);
         self.stats.rtp_sent += u64::from(sent == Sent::Yes);
         sent
     }
 
-    pub(super) fn seal_again(
-        &mut self,
-        now: Instant,
-        send: SendId,
-        packet: &OutgoingRtp<'_>,
-        slab: &mut SendSlab,
-    ) -> Sent {
-        let (Some(session), Some(route), Some(track)) = (
-            self.session.as_mut(),
-            self.route,
-            self.sending.tracks.get_mut(&send),
-        ) else {
+    pub(super) fn seal_again(&mut self, now: Instant, send: SendId, packet: &OutgoingRtp<'_>, slab: &mut SendSlab) -> Sent {
+        let (Some(session), Some(route), Some(track)) = (self.session.as_mut(), self.route, self.sending.tracks.get_mut(&send)) else {
             return Sent::NotReady;
         };
-        let sealed = session
-            .egress
-            .resend(route, &mut track.stream, packet, slab);
+        let sealed = session.egress.resend(route, &mut track.stream, packet, slab);
         let sent = self.account(now, sealed);
         self.stats.rtx_sent += u64::from(sent == Sent::Yes);
         sent
@@ -144,10 +118,7 @@ impl Transport {
 
     fn account(&mut self, now: Instant, sealed: Sealed) -> Sent {
         match sealed {
-            Sealed::Packet {
-                bytes,
-                transport_sequence,
-            } => {
+            Sealed::Packet { bytes, transport_sequence } => {
                 self.stats.bytes_sent += bytes as u64;
                 self.estimator.on_sent(now, transport_sequence, bytes);
                 Sent::Yes
@@ -195,12 +166,7 @@ impl Transport {
                 track.stream.mark_known(rtt);
                 let loss = f32::from(block.fraction_lost) / 256.0;
                 self.estimator.on_report(now, loss, rtt);
-                self.events.push_back(TransportEvent::ReceiverReport {
-                    send,
-                    loss,
-                    jitter: block.jitter,
-                    rtt,
-                });
+                self.events.push_back(TransportEvent::ReceiverReport { send, loss, jitter: block.jitter, rtt });
             }
             Feedback::Nack { ssrc, entries } => {
                 let Some(send) = sending.by_ssrc.get(&ssrc).copied() else {
@@ -216,11 +182,8 @@ impl Transport {
                 let asked = entries.sequences().count();
                 self.stats.limit_hits += u64::from(asked > room);
                 nacked += asked.min(room);
-                let seqs: Vec<u64> = entries
-                    .sequences()
-                    .take(room)
-                    .filter_map(|sequence| track.stream.asked_again(now, sequence))
-                    .collect();
+                let seqs: Vec<u64> =
+                    entries.sequences().take(room).filter_map(|sequence| track.stream.asked_again(now, sequence)).collect();
                 if !seqs.is_empty() {
                     self.events.push_back(TransportEvent::Nack { send, seqs });
                 }
@@ -229,19 +192,13 @@ impl Transport {
                 let Some(send) = sending.by_ssrc.get(&ssrc).copied() else {
                     return;
                 };
-                let is_video = sending
-                    .tracks
-                    .get(&send)
-                    .is_some_and(|track| track.track.kind == MediaKind::Video);
+                let is_video = sending.tracks.get(&send).is_some_and(|track| track.track.kind == MediaKind::Video);
                 if is_video {
-                    self.events
-                        .push_back(TransportEvent::KeyFrameRequested { send });
+                    self.events.push_back(TransportEvent::KeyFrameRequested { send });
                 }
             }
             Feedback::Transport(feedback) => {
-                self.estimator.on_feedback(now, &feedback, |sequence| {
-                    egress.extend_transport_sequence(sequence)
-                });
+                self.estimator.on_feedback(now, &feedback, |sequence| egress.extend_transport_sequence(sequence));
             }
         });
         self.poll_estimate(now);
@@ -250,10 +207,7 @@ impl Transport {
 
     pub(super) fn poll_estimate(&mut self, now: Instant) {
         if let Some(estimate) = self.estimator.poll(now) {
-            self.events.push_back(TransportEvent::BandwidthEstimate {
-                bps: estimate.bps,
-                congested: estimate.congested,
-            });
+            self.events.push_back(TransportEvent::BandwidthEstimate { bps: estimate.bps, congested: estimate.congested });
         }
     }
 }

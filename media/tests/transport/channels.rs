@@ -42,29 +42,26 @@ fn the_server_opens_livekits_two_channels_and_messages_go_both_ways() {
         let mut channel = world.client.rtc.channel(id).unwrap();
         let config = channel.config().unwrap().clone();
         if label == "_lossy" {
-            assert!(
-                !config.ordered
-                    && config.reliability == Reliability::MaxRetransmits { retransmits: 0 }
-            );
+            assert!(!config.ordered && config.reliability == Reliability::MaxRetransmits { retransmits: 0 });
         } else {
             assert!(config.ordered && config.reliability == Reliability::Reliable);
         }
         assert!(channel.write(true, label.as_bytes()).unwrap());
     }
     for (channel, label) in &channels {
-        assert!(
-            world
-                .server
-                .send_data(*channel, false, format!("to {label}").as_bytes())
-        );
+        assert!(world.server.send_data(*channel, false, format!("to {label}").as_bytes()));
     }
     world.run(Duration::from_millis(300));
     for (channel, label) in &channels {
         assert!(world.events.iter().any(|event| matches!(event,
             TransportEvent::ChannelData { channel: from, binary: true, data } if from == channel && data == label.as_bytes())));
-        assert!(world.client.events.iter().any(
-            |event| matches!(event, Event::ChannelData(data) if !data.binary && data.data == format!("to {label}").as_bytes())
-        ));
+        assert!(
+            world
+                .client
+                .events
+                .iter()
+                .any(|event| matches!(event, Event::ChannelData(data) if !data.binary && data.data == format!("to {label}").as_bytes()))
+        );
     }
 }
 
@@ -73,20 +70,12 @@ fn a_full_buffer_refuses_and_counts() {
     let mut world = World::new(Setup::default());
     world.connect();
     world.run(Duration::from_millis(300));
-    let (channel, _) = open(&world)
-        .into_iter()
-        .find(|(_, label)| label == "_reliable")
-        .unwrap();
+    let (channel, _) = open(&world).into_iter().find(|(_, label)| label == "_reliable").unwrap();
     world.fate = Box::new(|_| None);
     let message = vec![7u8; 60_000];
-    let taken = (0..20)
-        .take_while(|_| world.server.send_data(channel, true, &message))
-        .count();
+    let taken = (0..20).take_while(|_| world.server.send_data(channel, true, &message)).count();
     assert_eq!(taken, 8, "512 KiB wait at most");
     assert_eq!(world.server.buffered_bytes(channel), 8 * 60_000);
     assert_eq!(world.server.stats().limit_hits, 1);
-    assert!(
-        !world.server.send_data(ChannelId(99), true, &message),
-        "no such channel"
-    );
+    assert!(!world.server.send_data(ChannelId(99), true, &message), "no such channel");
 }

@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use auralink_media::packet::{Codec, MediaKind};
-use auralink_media::transport::{
-    Identity, SendSlab, Transport, TransportConfig, TransportEvent, TransportOutput,
-};
+use auralink_media::transport::{Identity, SendSlab, Transport, TransportConfig, TransportEvent, TransportOutput};
 use proptest::prelude::*;
 use str0m::media::{Direction, MediaKind as ClientKind};
 use str0m::rtp::{ExtensionValues, RtpWrite};
@@ -15,24 +13,13 @@ use crate::world::{DELAY, Setup, World, server_address, track};
 
 #[test]
 fn flipped_bits_are_bad_tags() {
-    let mut world = World::new(Setup {
-        offerer: false,
-        ..Setup::default()
-    });
+    let mut world = World::new(Setup { offerer: false, ..Setup::default() });
     let mut api = world.client.rtc.sdp_api();
     let mid = api.add_media(ClientKind::Video, Direction::SendOnly, None, None, None);
     let (offer, pending) = api.apply().unwrap();
     world.client_offers(offer, pending);
     world.run_until_connected();
-    let pt = world
-        .client
-        .rtc
-        .codec_config()
-        .params()
-        .iter()
-        .find(|p| p.spec().codec.is_video())
-        .unwrap()
-        .pt();
+    let pt = world.client.rtc.codec_config().params().iter().find(|p| p.spec().codec.is_video()).unwrap().pt();
     let captured = std::rc::Rc::new(std::cell::RefCell::new(vec![]));
     let store = captured.clone();
     world.fate = Box::new(move |packet| {
@@ -44,21 +31,12 @@ fn flipped_bits_are_bad_tags() {
     for seq in 1..=150u64 {
         let mut api = world.client.rtc.direct_api();
         let stream = api.stream_tx_by_mid(mid, None).unwrap();
-        let ext = ExtensionValues {
-            mid: Some(mid),
-            ..Default::default()
-        };
+        let ext = ExtensionValues { mid: Some(mid), ..Default::default() };
         let write = RtpWrite::new(pt, seq.into(), 0, world.now, vec![3u8; 200]).ext_vals(ext);
         stream.write_rtp(write);
         world.run(Duration::from_millis(10));
     }
-    let rtp = |world: &World| {
-        world
-            .events
-            .iter()
-            .filter(|e| matches!(e, TransportEvent::Rtp { .. }))
-            .count()
-    };
+    let rtp = |world: &World| world.events.iter().filter(|e| matches!(e, TransportEvent::Rtp { .. })).count();
     assert_eq!((rtp(&world), world.server.stats().bad_tag), (150, 0));
 
     let packets = captured.borrow().clone();
@@ -69,10 +47,7 @@ fn flipped_bits_are_bad_tags() {
     world.reach_server(client, &media.bytes);
     assert_eq!((rtp(&world), world.server.stats().bad_tag), (150, 0));
     world.reach_server(client, &report.bytes);
-    assert_eq!(
-        (world.server.stats().replayed, world.server.stats().bad_tag),
-        (1, 0)
-    );
+    assert_eq!((world.server.stats().replayed, world.server.stats().bad_tag), (1, 0));
     // A flipped bit in the payload, a forged sequence number, a forged SSRC, a flipped bit in a report.
     let mut broken = media.bytes.clone();
     *broken.last_mut().unwrap() ^= 1;
@@ -94,9 +69,7 @@ fn flipped_bits_are_bad_tags() {
 #[test]
 fn dtls_and_stun_from_strangers_are_dropped_and_counted() {
     let mut world = World::new(Setup::default());
-    world
-        .server
-        .add_send_track(track(MediaKind::Audio, "a", &[Codec::Opus]));
+    world.server.add_send_track(track(MediaKind::Audio, "a", &[Codec::Opus]));
     world.negotiate();
     let stranger: SocketAddr = "10.9.9.9:1".parse().unwrap();
     // The shape of a ClientHello.
@@ -112,21 +85,13 @@ fn dtls_and_stun_from_strangers_are_dropped_and_counted() {
     assert!(!world.server.accepts(stranger, server_address(), &request));
     world.reach_server(stranger, &request);
     assert_eq!(world.server.stats().unvalidated, 2);
-    assert!(
-        world
-            .sent
-            .iter()
-            .all(|packet| packet.destination != stranger),
-        "no answer to a stranger"
-    );
+    assert!(world.sent.iter().all(|packet| packet.destination != stranger), "no answer to a stranger");
     world.run_until_connected();
 }
 
 fn connected() -> World {
     let mut world = World::new(Setup::default());
-    world
-        .server
-        .add_send_track(track(MediaKind::Video, "v", &[Codec::Vp8]));
+    world.server.add_send_track(track(MediaKind::Video, "v", &[Codec::Vp8]));
     world.connect();
     world
 }

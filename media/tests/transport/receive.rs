@@ -13,49 +13,20 @@ use str0m::rtp::{ExtensionValues, RtpWrite};
 use crate::world::{DELAY, Setup, World};
 
 fn publisher(client: fn(str0m::RtcConfig) -> str0m::RtcConfig) -> World {
-    World::new(Setup {
-        offerer: false,
-        client,
-        ..Setup::default()
-    })
+    World::new(Setup { offerer: false, client, ..Setup::default() })
 }
 
 fn offer(world: &mut World, kind: ClientKind, simulcast: Option<Simulcast>) -> Mid {
     let mut api = world.client.rtc.sdp_api();
-    let mid = api.add_media(
-        kind,
-        Direction::SendOnly,
-        Some("stream".into()),
-        Some("cid".into()),
-        simulcast,
-    );
+    let mid = api.add_media(kind, Direction::SendOnly, Some("stream".into()), Some("cid".into()), simulcast);
     let (offer, pending) = api.apply().unwrap();
     world.client_offers(offer, pending);
     mid
 }
 
-fn write(
-    world: &mut World,
-    mid: Mid,
-    rid: Option<&str>,
-    codec: ClientCodec,
-    red: bool,
-    seq: u64,
-    body: &[u8],
-) {
-    let params = *world
-        .client
-        .rtc
-        .codec_config()
-        .params()
-        .iter()
-        .find(|params| params.spec().codec == codec)
-        .unwrap();
-    let pt = if red {
-        params.red().unwrap()
-    } else {
-        params.pt()
-    };
+fn write(world: &mut World, mid: Mid, rid: Option<&str>, codec: ClientCodec, red: bool, seq: u64, body: &[u8]) {
+    let params = *world.client.rtc.codec_config().params().iter().find(|params| params.spec().codec == codec).unwrap();
+    let pt = if red { params.red().unwrap() } else { params.pt() };
     let mut api = world.client.rtc.direct_api();
     let stream = api.stream_tx_by_mid(mid, rid.map(Into::into)).unwrap();
     let ext = ExtensionValues {
@@ -65,10 +36,8 @@ fn write(
         rid: rid.map(Into::into),
         ..Default::default()
     };
-    let write = RtpWrite::new(pt, seq.into(), (seq * 960) as u32, world.now, body)
-        .ext_vals(ext)
-        .marker(seq.is_multiple_of(2))
-        .nackable(true);
+    let write =
+        RtpWrite::new(pt, seq.into(), (seq * 960) as u32, world.now, body).ext_vals(ext).marker(seq.is_multiple_of(2)).nackable(true);
     stream.write_rtp(write);
     world.run(Duration::from_millis(10));
 }
@@ -78,9 +47,7 @@ fn received(world: &World) -> Vec<(RecvId, Codec, u64, usize)> {
         .events
         .iter()
         .filter_map(|event| match event {
-            TransportEvent::Rtp { recv, packet } => {
-                Some((*recv, packet.codec, packet.seq, packet.payload.len()))
-            }
+            TransportEvent::Rtp { recv, packet } => Some((*recv, packet.codec, packet.seq, packet.payload.len())),
             _ => None,
         })
         .collect()
@@ -92,46 +59,19 @@ fn audio_with_level_and_red_arrives() {
     let mid = offer(&mut world, ClientKind::Audio, None);
     world.run_until_connected();
     for seq in 65_530..65_545u64 {
-        write(
-            &mut world,
-            mid,
-            None,
-            ClientCodec::Opus,
-            seq % 2 == 1,
-            seq,
-            &[1; 30],
-        );
+        write(&mut world, mid, None, ClientCodec::Opus, seq % 2 == 1, seq, &[1; 30]);
     }
     let packets = received(&world);
     assert_eq!(packets.len(), 15);
     for (at, (_, codec, seq, _)) in packets.iter().enumerate() {
         assert_eq!(*seq, 65_530 + at as u64, "extended over the roll-over");
-        assert_eq!(
-            *codec,
-            if seq % 2 == 1 {
-                Codec::Red
-            } else {
-                Codec::Opus
-            }
-        );
+        assert_eq!(*codec, if seq % 2 == 1 { Codec::Red } else { Codec::Opus });
     }
-    let TransportEvent::Rtp { packet, .. } = world
-        .events
-        .iter()
-        .find(|event| matches!(event, TransportEvent::Rtp { .. }))
-        .unwrap()
-    else {
+    let TransportEvent::Rtp { packet, .. } = world.events.iter().find(|event| matches!(event, TransportEvent::Rtp { .. })).unwrap() else {
         unreachable!()
     };
-    assert_eq!(
-        (packet.ext.audio_level, packet.ext.voice),
-        (Some(21), Some(true))
-    );
-    let streams = world
-        .events
-        .iter()
-        .filter(|event| matches!(event, TransportEvent::ReceiveStream { .. }))
-        .count();
+    assert_eq!((packet.ext.audio_level, packet.ext.voice), (Some(21), Some(true)));
+    let streams = world.events.iter().filter(|event| matches!(event, TransportEvent::ReceiveStream { .. })).count();
     assert_eq!(streams, 1);
 }
 
@@ -140,27 +80,13 @@ fn red_goes_first_unless_the_track_is_limited_to_opus() {
     for limited in [false, true] {
         let mut world = publisher(|config| config);
         if limited {
-            world
-                .server
-                .limit_received_codecs("cid".to_owned(), vec![Codec::Opus]);
+            world.server.limit_received_codecs("cid".to_owned(), vec![Codec::Opus]);
         }
         let mut api = world.client.rtc.sdp_api();
-        api.add_media(
-            ClientKind::Audio,
-            Direction::SendOnly,
-            Some("stream".into()),
-            Some("cid".into()),
-            None,
-        );
+        api.add_media(ClientKind::Audio, Direction::SendOnly, Some("stream".into()), Some("cid".into()), None);
         let (offer, pending) = api.apply().unwrap();
         let answer = world.client_offers(offer, pending);
-        let formats = answer
-            .split("m=audio 9 UDP/TLS/RTP/SAVPF ")
-            .nth(1)
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap();
+        let formats = answer.split("m=audio 9 UDP/TLS/RTP/SAVPF ").nth(1).unwrap().lines().next().unwrap();
         assert_eq!(formats, if limited { "111" } else { "63 111" });
     }
 }
@@ -170,37 +96,24 @@ fn simulcast_layers_are_streams_of_their_own() {
     let mut world = publisher(|config| config);
     let mut simulcast = Simulcast::new();
     for rid in ["q", "h", "f"] {
-        simulcast.add_send_layer(SimulcastLayer {
-            rid: rid.into(),
-            attributes: None,
-        });
+        simulcast.add_send_layer(SimulcastLayer { rid: rid.into(), attributes: None });
     }
     let mid = offer(&mut world, ClientKind::Video, Some(simulcast));
-    assert!(world.events.iter().any(
-        |event| matches!(event, TransportEvent::ReceiveSection { rids, kind: MediaKind::Video, .. } if *rids == ["q", "h", "f"])
-    ));
+    assert!(
+        world
+            .events
+            .iter()
+            .any(|event| matches!(event, TransportEvent::ReceiveSection { rids, kind: MediaKind::Video, .. } if *rids == ["q", "h", "f"]))
+    );
     world.run_until_connected();
     for seq in 1..=10u64 {
         for (rid, len) in [("q", 100), ("h", 200), ("f", 300)] {
-            write(
-                &mut world,
-                mid,
-                Some(rid),
-                ClientCodec::Vp8,
-                false,
-                seq,
-                &vec![1; len],
-            );
+            write(&mut world, mid, Some(rid), ClientCodec::Vp8, false, seq, &vec![1; len]);
         }
     }
     let mut layers = vec![];
     for event in &world.events {
-        if let TransportEvent::ReceiveStream {
-            recv,
-            mid: section,
-            rid,
-        } = event
-        {
+        if let TransportEvent::ReceiveStream { recv, mid: section, rid } = event {
             assert_eq!(*section, mid.to_string());
             layers.push((rid.clone().unwrap(), *recv));
         }
@@ -208,10 +121,7 @@ fn simulcast_layers_are_streams_of_their_own() {
     assert_eq!(layers.len(), 3);
     for ((rid, recv), (expected, len)) in layers.iter().zip([("q", 100), ("h", 200), ("f", 300)]) {
         assert_eq!(rid, expected);
-        let of_layer: Vec<_> = received(&world)
-            .into_iter()
-            .filter(|packet| packet.0 == *recv)
-            .collect();
+        let of_layer: Vec<_> = received(&world).into_iter().filter(|packet| packet.0 == *recv).collect();
         assert_eq!(of_layer.len(), 10);
         assert!(of_layer.iter().all(|packet| packet.3 == len));
     }
@@ -244,15 +154,7 @@ fn losses_are_asked_for_and_come_as_the_original() {
         (!media || count % 10 != 5).then_some(DELAY)
     });
     for seq in 1..=200u64 {
-        write(
-            &mut world,
-            mid,
-            None,
-            ClientCodec::Vp8,
-            false,
-            seq,
-            &[seq as u8; 500],
-        );
+        write(&mut world, mid, None, ClientCodec::Vp8, false, seq, &[seq as u8; 500]);
     }
     world.run(Duration::from_millis(500));
     let mut seqs: Vec<u64> = received(&world).iter().map(|packet| packet.2).collect();
@@ -270,22 +172,9 @@ fn the_publisher_gets_transport_feedback() {
     let mid = offer(&mut world, ClientKind::Video, None);
     world.run_until_connected();
     for seq in 1..=300u64 {
-        write(
-            &mut world,
-            mid,
-            None,
-            ClientCodec::Vp8,
-            false,
-            seq,
-            &[seq as u8; 500],
-        );
+        write(&mut world, mid, None, ClientCodec::Vp8, false, seq, &[seq as u8; 500]);
     }
-    let estimates = world
-        .client
-        .events
-        .iter()
-        .filter(|event| matches!(event, Event::EgressBitrateEstimate(BweKind::Twcc { .. })))
-        .count();
+    let estimates = world.client.events.iter().filter(|event| matches!(event, Event::EgressBitrateEstimate(BweKind::Twcc { .. }))).count();
     assert!(estimates > 1, "{estimates} estimates");
 }
 
@@ -300,24 +189,14 @@ fn an_ended_section_is_said_and_comes_back() {
     api.set_direction(mid, Direction::Inactive);
     let (offer, pending) = api.apply().unwrap();
     world.client_offers(offer, pending);
-    assert!(world.events.iter().any(
-        |event| matches!(event, TransportEvent::ReceiveSectionEnded { mid: ended } if *ended == mid.to_string())
-    ));
+    assert!(
+        world.events.iter().any(|event| matches!(event, TransportEvent::ReceiveSectionEnded { mid: ended } if *ended == mid.to_string()))
+    );
     let mut api = world.client.rtc.sdp_api();
     api.set_direction(mid, Direction::SendOnly);
     let (offer, pending) = api.apply().unwrap();
     world.client_offers(offer, pending);
-    assert!(
-        world
-            .events
-            .iter()
-            .any(|event| matches!(event, TransportEvent::ReceiveSection { .. }))
-    );
+    assert!(world.events.iter().any(|event| matches!(event, TransportEvent::ReceiveSection { .. })));
     write(&mut world, mid, None, ClientCodec::Opus, false, 2, &[1; 30]);
-    assert!(
-        world
-            .events
-            .iter()
-            .any(|event| matches!(event, TransportEvent::ReceiveStream { .. }))
-    );
+    assert!(world.events.iter().any(|event| matches!(event, TransportEvent::ReceiveStream { .. })));
 }

@@ -9,39 +9,22 @@ use str0m::media::{Direction, MediaKind as ClientKind};
 use crate::world::{Setup, World, track};
 
 fn answerer() -> World {
-    World::new(Setup {
-        offerer: false,
-        ..Setup::default()
-    })
+    World::new(Setup { offerer: false, ..Setup::default() })
 }
 
 fn section<'a>(sdp: &'a str, mid: &str) -> &'a str {
-    sdp.split("\r\nm=")
-        .find(|section| section.contains(&format!("a=mid:{mid}\r\n")))
-        .unwrap()
+    sdp.split("\r\nm=").find(|section| section.contains(&format!("a=mid:{mid}\r\n"))).unwrap()
 }
 
 #[test]
 fn the_answer_carries_our_msid_on_the_clients_receiving_sections() {
     let mut world = answerer();
-    let audio = world
-        .server
-        .add_send_track(track(MediaKind::Audio, "a", &[Codec::Opus]));
-    let video = world
-        .server
-        .add_send_track(track(MediaKind::Video, "v", &[Codec::Vp8]));
-    let extra = world
-        .server
-        .add_send_track(track(MediaKind::Video, "w", &[Codec::Vp8]));
+    let audio = world.server.add_send_track(track(MediaKind::Audio, "a", &[Codec::Opus]));
+    let video = world.server.add_send_track(track(MediaKind::Video, "v", &[Codec::Vp8]));
+    let extra = world.server.add_send_track(track(MediaKind::Video, "w", &[Codec::Vp8]));
 
     let mut api = world.client.rtc.sdp_api();
-    let publish = api.add_media(
-        ClientKind::Audio,
-        Direction::SendOnly,
-        Some("-".into()),
-        Some("cid-1".into()),
-        None,
-    );
+    let publish = api.add_media(ClientKind::Audio, Direction::SendOnly, Some("-".into()), Some("cid-1".into()), None);
     let down_audio = api.add_media(ClientKind::Audio, Direction::RecvOnly, None, None, None);
     let down_video = api.add_media(ClientKind::Video, Direction::RecvOnly, None, None, None);
     let unused = api.add_media(ClientKind::Audio, Direction::RecvOnly, None, None, None);
@@ -49,17 +32,11 @@ fn the_answer_carries_our_msid_on_the_clients_receiving_sections() {
     let (offer, pending) = api.apply().unwrap();
     let answer = world.client_offers(offer, pending);
 
-    assert!(
-        section(&answer, &publish).contains("a=recvonly")
-            && !section(&answer, &publish).contains("a=msid")
-    );
+    assert!(section(&answer, &publish).contains("a=recvonly") && !section(&answer, &publish).contains("a=msid"));
     assert!(section(&answer, &down_audio).contains("a=msid:PA_x|TR_a TR_a\r\n"));
     assert!(section(&answer, &down_video).contains("a=msid:PA_x|TR_v TR_v\r\n"));
     assert!(!section(&answer, &down_video).contains("H264"));
-    assert!(
-        section(&answer, &unused).contains("a=inactive")
-            && !section(&answer, &unused).contains("a=msid")
-    );
+    assert!(section(&answer, &unused).contains("a=inactive") && !section(&answer, &unused).contains("a=msid"));
     assert_eq!(world.server.sections_missing(), (0, 1));
     assert!(world.server.needs_client_offer());
     assert!(world.events.iter().any(|event| matches!(event,
@@ -71,10 +48,7 @@ fn the_answer_carries_our_msid_on_the_clients_receiving_sections() {
     for seq in 0..10u64 {
         assert_eq!(world.send(audio, Codec::Opus, seq, 0, &[1; 40]), Sent::Yes);
         assert_eq!(world.send(video, Codec::Vp8, seq, 0, &[2; 50]), Sent::Yes);
-        assert_eq!(
-            world.send(extra, Codec::Vp8, seq, 0, &[2; 60]),
-            Sent::NotReady
-        );
+        assert_eq!(world.send(extra, Codec::Vp8, seq, 0, &[2; 60]), Sent::NotReady);
         world.run(Duration::from_millis(10));
     }
     world.run(Duration::from_millis(50));
@@ -82,9 +56,7 @@ fn the_answer_carries_our_msid_on_the_clients_receiving_sections() {
 
     // The client adds the missing section; the removed track's section goes inactive and is not refilled in that answer.
     world.server.remove_send_track(video);
-    let late = world
-        .server
-        .add_send_track(track(MediaKind::Video, "x", &[Codec::Vp8]));
+    let late = world.server.add_send_track(track(MediaKind::Video, "x", &[Codec::Vp8]));
     assert_eq!(world.server.sections_missing(), (0, 1));
     let mut api = world.client.rtc.sdp_api();
     let second_video = api.add_media(ClientKind::Video, Direction::RecvOnly, None, None, None);
@@ -93,15 +65,9 @@ fn the_answer_carries_our_msid_on_the_clients_receiving_sections() {
     assert!(section(&answer, &down_video).contains("a=inactive"));
     assert!(section(&answer, &second_video).contains("TR_w"));
     assert_eq!(world.server.sections_missing(), (0, 0));
-    assert!(
-        world.server.needs_client_offer(),
-        "the freed section waits for an offer"
-    );
+    assert!(world.server.needs_client_offer(), "the freed section waits for an offer");
     assert_eq!(world.send(extra, Codec::Vp8, 100, 0, &[2; 60]), Sent::Yes);
-    assert_eq!(
-        world.send(late, Codec::Vp8, 100, 0, &[2; 60]),
-        Sent::NotReady
-    );
+    assert_eq!(world.send(late, Codec::Vp8, 100, 0, &[2; 60]), Sent::NotReady);
     world.run(Duration::from_millis(50));
 
     let mut api = world.client.rtc.sdp_api();
@@ -111,11 +77,7 @@ fn the_answer_carries_our_msid_on_the_clients_receiving_sections() {
     let (offer, pending) = api.apply().unwrap();
     let answer = world.client_offers(offer, pending);
     assert!(section(&answer, &third_video).contains("a=inactive"));
-    assert!(
-        section(&answer, &down_video).contains("TR_x"),
-        "{}",
-        section(&answer, &down_video)
-    );
+    assert!(section(&answer, &down_video).contains("TR_x"), "{}", section(&answer, &down_video));
     assert!(!world.server.needs_client_offer());
     world.client.rtp.clear();
     assert_eq!(world.send(late, Codec::Vp8, 101, 0, &[2; 60]), Sent::Yes);
@@ -126,9 +88,7 @@ fn the_answer_carries_our_msid_on_the_clients_receiving_sections() {
 #[test]
 fn a_section_that_the_client_ends_loses_its_track() {
     let mut world = answerer();
-    let video = world
-        .server
-        .add_send_track(track(MediaKind::Video, "v", &[Codec::Vp8]));
+    let video = world.server.add_send_track(track(MediaKind::Video, "v", &[Codec::Vp8]));
     let mut api = world.client.rtc.sdp_api();
     let down = api.add_media(ClientKind::Video, Direction::RecvOnly, None, None, None);
     let (offer, pending) = api.apply().unwrap();
@@ -140,9 +100,6 @@ fn a_section_that_the_client_ends_loses_its_track() {
     api.set_direction(down, Direction::Inactive);
     let (offer, pending) = api.apply().unwrap();
     world.client_offers(offer, pending);
-    assert_eq!(
-        world.send(video, Codec::Vp8, 2, 0, &[2; 60]),
-        Sent::NotReady
-    );
+    assert_eq!(world.send(video, Codec::Vp8, 2, 0, &[2; 60]), Sent::NotReady);
     assert_eq!(world.server.sections_missing(), (0, 1));
 }

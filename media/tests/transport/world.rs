@@ -7,15 +7,12 @@ use std::time::{Duration, Instant};
 
 use auralink_media::packet::{Codec, Extensions, MediaKind};
 use auralink_media::transport::{
-    Identity, OutgoingRtp, SendId, SendSlab, SendTrack, Sent, Transport, TransportConfig,
-    TransportEvent, TransportOutput,
+    Identity, OutgoingRtp, SendId, SendSlab, SendTrack, Sent, Transport, TransportConfig, TransportEvent, TransportOutput,
 };
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion, KeyingMaterial};
 use str0m::crypto::CryptoError;
-use str0m::crypto::dtls::{
-    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
-};
+use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
@@ -77,12 +74,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup {
-            offerer: true,
-            ice_lite: false,
-            profile: None,
-            client: |config| config,
-        }
+        Setup { offerer: true, ice_lite: false, profile: None, client: |config| config }
     }
 }
 
@@ -98,12 +90,7 @@ impl World {
         World::with_identity(setup, &identity, provider, now)
     }
 
-    fn with_identity(
-        setup: Setup,
-        identity: &Arc<Identity>,
-        provider: CryptoProvider,
-        now: Instant,
-    ) -> World {
+    fn with_identity(setup: Setup, identity: &Arc<Identity>, provider: CryptoProvider, now: Instant) -> World {
         let server = Transport::new(
             TransportConfig {
                 ice_ufrag: "s0abcdefgh".to_owned(),
@@ -128,13 +115,7 @@ impl World {
             now,
             server,
             server_address: server_address(),
-            client: Client {
-                rtc,
-                address,
-                events: vec![],
-                rtp: vec![],
-                deadline: now,
-            },
+            client: Client { rtc, address, events: vec![], rtp: vec![], deadline: now },
             events: vec![],
             fate: Box::new(|_| Some(DELAY)),
             sent: vec![],
@@ -150,31 +131,17 @@ impl World {
             return false;
         };
         let offer = SdpOffer::from_sdp_string(&offer.sdp).expect("the client reads our offer");
-        let answer = self
-            .client
-            .rtc
-            .sdp_api()
-            .accept_offer(offer)
-            .expect("the client takes our offer");
-        self.server
-            .accept_answer(self.now, &answer.to_sdp_string())
-            .expect("the server takes the answer");
+        let answer = self.client.rtc.sdp_api().accept_offer(offer).expect("the client takes our offer");
+        self.server.accept_answer(self.now, &answer.to_sdp_string()).expect("the server takes the answer");
         self.settle();
         true
     }
 
     /// The client offers what it prepared, the server answers.
     pub fn client_offers(&mut self, offer: SdpOffer, pending: SdpPendingOffer) -> String {
-        let answer = self
-            .server
-            .accept_offer(self.now, &offer.to_sdp_string())
-            .expect("the server takes the offer");
+        let answer = self.server.accept_offer(self.now, &offer.to_sdp_string()).expect("the server takes the offer");
         let parsed = SdpAnswer::from_sdp_string(&answer.sdp).expect("the client reads our answer");
-        self.client
-            .rtc
-            .sdp_api()
-            .accept_answer(pending, parsed)
-            .expect("the client takes the answer");
+        self.client.rtc.sdp_api().accept_answer(pending, parsed).expect("the client takes the answer");
         self.settle();
         answer.sdp
     }
@@ -192,10 +159,7 @@ impl World {
                 return;
             }
         }
-        panic!(
-            "not connected after 5 s: server {}",
-            self.server.is_connected()
-        );
+        panic!("not connected after 5 s: server {}", self.server.is_connected());
     }
 
     /// Lets everything that is due happen for a time.
@@ -203,21 +167,13 @@ impl World {
         let end = self.now + duration;
         loop {
             self.settle();
-            let next = self
-                .wire
-                .iter()
-                .map(|packet| packet.at)
-                .chain([self.server_deadline, self.client.deadline])
-                .min()
-                .unwrap()
-                .max(self.now);
+            let next =
+                self.wire.iter().map(|packet| packet.at).chain([self.server_deadline, self.client.deadline]).min().unwrap().max(self.now);
             if next > end {
                 break;
             }
             // A machine that names the same instant for ever would hang the shard: time moves by a microsecond at least.
-            self.now = next
-                .max(self.now + Duration::from_micros(1))
-                .min(end.max(self.now + Duration::from_micros(1)));
+            self.now = next.max(self.now + Duration::from_micros(1)).min(end.max(self.now + Duration::from_micros(1)));
             self.deliver();
         }
         self.now = self.now.max(end);
@@ -226,24 +182,14 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        let mut due: Vec<Packet> = self
-            .wire
-            .iter()
-            .filter(|packet| packet.at <= self.now)
-            .cloned()
-            .collect();
+        let mut due: Vec<Packet> = self.wire.iter().filter(|packet| packet.at <= self.now).cloned().collect();
         self.wire.retain(|packet| packet.at > self.now);
         due.sort_by_key(|packet| packet.at);
         for packet in due {
             if packet.destination == self.server_address {
                 self.reach_server(packet.source, &packet.bytes);
             } else {
-                let receive = Receive::new(
-                    Protocol::Udp,
-                    packet.source,
-                    packet.destination,
-                    &packet.bytes,
-                );
+                let receive = Receive::new(Protocol::Udp, packet.source, packet.destination, &packet.bytes);
                 if let Ok(receive) = receive {
                     let input = Input::Receive(self.now, receive);
                     if self.client.rtc.accepts(&input) {
@@ -257,17 +203,13 @@ impl World {
             self.server.handle_timeout(self.now, &mut self.slab);
         }
         if self.client.deadline <= self.now {
-            self.client
-                .rtc
-                .handle_input(Input::Timeout(self.now))
-                .unwrap();
+            self.client.rtc.handle_input(Input::Timeout(self.now)).unwrap();
         }
     }
 
     /// Hands bytes to the server as if they had come from `source`.
     pub fn reach_server(&mut self, source: SocketAddr, bytes: &[u8]) {
-        self.server
-            .handle_datagram(self.now, source, self.server_address, bytes, &mut self.slab);
+        self.server.handle_datagram(self.now, source, self.server_address, bytes, &mut self.slab);
         self.settle();
     }
 
@@ -284,12 +226,8 @@ impl World {
         }
         for datagram in std::mem::take(&mut self.slab.datagrams) {
             let range = datagram.start as usize..(datagram.start + datagram.len) as usize;
-            let packet = Packet {
-                at: self.now,
-                source: datagram.source,
-                destination: datagram.destination,
-                bytes: self.slab.bytes[range].to_vec(),
-            };
+            let packet =
+                Packet { at: self.now, source: datagram.source, destination: datagram.destination, bytes: self.slab.bytes[range].to_vec() };
             self.sent.push(packet.clone());
             self.launch(packet);
         }
@@ -319,63 +257,21 @@ impl World {
         }
     }
 
-    pub fn send(
-        &mut self,
-        send: SendId,
-        codec: Codec,
-        seq: u64,
-        timestamp: u32,
-        body: &[u8],
-    ) -> Sent {
+    pub fn send(&mut self, send: SendId, codec: Codec, seq: u64, timestamp: u32, body: &[u8]) -> Sent {
         self.send_with(send, codec, seq, timestamp, &Extensions::default(), body)
     }
 
-    pub fn send_with(
-        &mut self,
-        send: SendId,
-        codec: Codec,
-        seq: u64,
-        timestamp: u32,
-        ext: &Extensions,
-        body: &[u8],
-    ) -> Sent {
-        let packet = OutgoingRtp {
-            seq,
-            timestamp,
-            marker: true,
-            codec,
-            ext,
-            head: &[],
-            body,
-        };
-        let sent = self
-            .server
-            .send_rtp(self.now, send, &packet, &mut self.slab);
+    pub fn send_with(&mut self, send: SendId, codec: Codec, seq: u64, timestamp: u32, ext: &Extensions, body: &[u8]) -> Sent {
+        let packet = OutgoingRtp { seq, timestamp, marker: true, codec, ext, head: &[], body };
+        let sent = self.server.send_rtp(self.now, send, &packet, &mut self.slab);
         self.settle();
         sent
     }
 
-    pub fn resend(
-        &mut self,
-        send: SendId,
-        codec: Codec,
-        seq: u64,
-        timestamp: u32,
-        body: &[u8],
-    ) -> Sent {
+    pub fn resend(&mut self, send: SendId, codec: Codec, seq: u64, timestamp: u32, body: &[u8]) -> Sent {
         let ext = Extensions::default();
-        let packet = OutgoingRtp {
-            seq,
-            timestamp,
-            marker: true,
-            codec,
-            ext: &ext,
-            head: &[],
-            body,
-        };
-        let sent = self
-            .server
-            .send_retransmission(self.now, send, &packet, &mut self.slab);
+        let packet = OutgoingRtp { seq, timestamp, marker: true, codec, ext: &ext, head: &[], body };
+        let sent = self.server.send_retransmission(self.now, send, &packet, &mut self.slab);
         self.settle();
         sent
     }
@@ -386,12 +282,9 @@ impl World {
             .iter()
             .rev()
             .find_map(|event| match event {
-                TransportEvent::Negotiated { sends } => Some(
-                    sends
-                        .iter()
-                        .map(|(mid, send, codecs)| (*send, (mid.clone(), codecs.clone())))
-                        .collect(),
-                ),
+                TransportEvent::Negotiated { sends } => {
+                    Some(sends.iter().map(|(mid, send, codecs)| (*send, (mid.clone(), codecs.clone()))).collect())
+                }
                 _ => None,
             })
             .unwrap_or_default()
@@ -399,12 +292,7 @@ impl World {
 }
 
 pub fn track(kind: MediaKind, name: &str, codecs: &[Codec]) -> SendTrack {
-    SendTrack {
-        kind,
-        stream_id: format!("PA_x|TR_{name}"),
-        track_id: format!("TR_{name}"),
-        codecs: codecs.to_vec(),
-    }
+    SendTrack { kind, stream_id: format!("PA_x|TR_{name}"), track_id: format!("TR_{name}"), codecs: codecs.to_vec() }
 }
 
 /// The real provider; with a profile, both sides take the exported keying material for that profile's. DTLS chooses one
@@ -412,10 +300,7 @@ pub fn track(kind: MediaKind, name: &str, codecs: &[Codec]) -> SendTrack {
 fn forced_provider(profile: Option<SrtpProfile>) -> CryptoProvider {
     let mut provider = str0m::crypto::from_feature_flags();
     if let Some(profile) = profile {
-        provider.dtls_provider = Box::leak(Box::new(ForcedProvider {
-            inner: provider.dtls_provider,
-            profile,
-        }));
+        provider.dtls_provider = Box::leak(Box::new(ForcedProvider { inner: provider.dtls_provider, profile }));
     }
     provider
 }
@@ -439,10 +324,7 @@ impl DtlsProvider for ForcedProvider {
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let inner = self.inner.new_dtls(certificate, now, version, mtu)?;
-        Ok(Box::new(ForcedInstance {
-            inner,
-            profile: self.profile,
-        }))
+        Ok(Box::new(ForcedInstance { inner, profile: self.profile }))
     }
 }
 
@@ -462,8 +344,7 @@ impl DtlsInstance for ForcedInstance {
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
         match self.inner.poll_output(buf) {
             DtlsOutput::KeyingMaterial(material, _) => {
-                let material =
-                    KeyingMaterial::new(&material.as_ref()[..self.profile.keying_material_len()]);
+                let material = KeyingMaterial::new(&material.as_ref()[..self.profile.keying_material_len()]);
                 DtlsOutput::KeyingMaterial(material, self.profile)
             }
             other => other,

@@ -18,11 +18,7 @@ pub(in crate::transport) struct Format {
 
 impl Format {
     fn parameter(&self, name: &str) -> Option<&str> {
-        self.fmtp
-            .split(';')
-            .filter_map(|pair| pair.trim().split_once('='))
-            .find(|(key, _)| *key == name)
-            .map(|(_, v)| v)
+        self.fmtp.split(';').filter_map(|pair| pair.trim().split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v)
     }
 
     /// Which forwarded codec this is.
@@ -42,8 +38,7 @@ impl Format {
 
     /// H264's profile_idc and constraint flags, without the level.
     fn profile(&self) -> Option<&str> {
-        self.parameter("profile-level-id")
-            .and_then(|id| id.get(..4))
+        self.parameter("profile-level-id").and_then(|id| id.get(..4))
     }
 }
 
@@ -61,23 +56,11 @@ impl Section {
         first
             .split(' ')
             .skip(3)
-            .filter_map(|word| {
-                word.parse::<u8>()
-                    .ok()
-                    .filter(|payload_type| *payload_type < 128)
-            })
+            .filter_map(|word| word.parse::<u8>().ok().filter(|payload_type| *payload_type < 128))
             .map(|payload_type| Format {
                 payload_type,
-                name: names
-                    .get(&payload_type)
-                    .and_then(|name| name.split('/').next())
-                    .unwrap_or_default()
-                    .to_ascii_lowercase(),
-                fmtp: fmtp
-                    .get(&payload_type)
-                    .copied()
-                    .unwrap_or_default()
-                    .to_owned(),
+                name: names.get(&payload_type).and_then(|name| name.split('/').next()).unwrap_or_default().to_ascii_lowercase(),
+                fmtp: fmtp.get(&payload_type).copied().unwrap_or_default().to_owned(),
             })
             .collect()
     }
@@ -88,10 +71,7 @@ impl Section {
         let formats = self.formats();
         let mut ordered: Vec<u8> = vec![];
         for codec in keep {
-            for format in formats
-                .iter()
-                .filter(|format| format.codec() == Some(*codec))
-            {
+            for format in formats.iter().filter(|format| format.codec() == Some(*codec)) {
                 ordered.push(format.payload_type);
                 ordered.extend(rtx_of(&formats, format.payload_type));
             }
@@ -101,17 +81,12 @@ impl Section {
         }
         self.write_formats(&ordered);
         self.lines.retain(|line| {
-            let Some((_, value)) = ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"]
-                .iter()
-                .find_map(|prefix| Some(((), line.strip_prefix(prefix)?)))
+            let Some((_, value)) = ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"].iter().find_map(|prefix| Some(((), line.strip_prefix(prefix)?)))
             else {
                 return true;
             };
             let payload_type = value.split(' ').next().unwrap_or_default();
-            payload_type == "*"
-                || payload_type
-                    .parse()
-                    .is_ok_and(|payload_type| ordered.contains(&payload_type))
+            payload_type == "*" || payload_type.parse().is_ok_and(|payload_type| ordered.contains(&payload_type))
         });
     }
 
@@ -122,22 +97,9 @@ impl Section {
 
     /// Puts the formats into the peer's order: a client sends the first one of an answer, and its own order is its wish.
     pub(in crate::transport) fn order_like(&mut self, remote: &Section) {
-        let wished: Vec<u8> = remote
-            .formats()
-            .iter()
-            .map(|format| format.payload_type)
-            .collect();
-        let mut ours: Vec<u8> = self
-            .formats()
-            .iter()
-            .map(|format| format.payload_type)
-            .collect();
-        ours.sort_by_key(|ours| {
-            wished
-                .iter()
-                .position(|theirs| theirs == ours)
-                .unwrap_or(usize::MAX)
-        });
+        let wished: Vec<u8> = remote.formats().iter().map(|format| format.payload_type).collect();
+        let mut ours: Vec<u8> = self.formats().iter().map(|format| format.payload_type).collect();
+        ours.sort_by_key(|ours| wished.iter().position(|theirs| theirs == ours).unwrap_or(usize::MAX));
         self.write_formats(&ours);
     }
 
@@ -164,10 +126,7 @@ impl Section {
 /// Payload type of the retransmissions of another.
 fn rtx_of(formats: &[Format], payload_type: u8) -> Option<u8> {
     let apt = payload_type.to_string();
-    formats
-        .iter()
-        .find(|format| format.name == "rtx" && format.parameter("apt") == Some(apt.as_str()))
-        .map(|format| format.payload_type)
+    formats.iter().find(|format| format.name == "rtx" && format.parameter("apt") == Some(apt.as_str())).map(|format| format.payload_type)
 }
 
 /// What both sides of a section agreed that we may send: the remote's order, payload types that both name alike.
@@ -175,26 +134,18 @@ pub(in crate::transport) fn negotiated_payloads(local: &Section, remote: &Sectio
     let (ours, theirs) = (local.formats(), remote.formats());
     let mut payloads: Vec<Payload> = vec![];
     // Constrained baseline is what every H264 decoder takes: it comes before the other profiles.
-    let constrained =
-        |format: &&Format| format.codec() != Some(Codec::H264) || format.profile() == Some("42e0");
+    let constrained = |format: &&Format| format.codec() != Some(Codec::H264) || format.profile() == Some("42e0");
     let (first, rest): (Vec<&Format>, Vec<&Format>) = theirs.iter().partition(constrained);
     for format in first.into_iter().chain(rest) {
         let Some(codec) = format.codec() else {
             continue;
         };
-        let known = ours
-            .iter()
-            .any(|our| our.payload_type == format.payload_type && our.codec() == Some(codec));
+        let known = ours.iter().any(|our| our.payload_type == format.payload_type && our.codec() == Some(codec));
         if !known || payloads.iter().any(|payload| payload.codec == codec) {
             continue;
         }
-        let rtx = rtx_of(&theirs, format.payload_type)
-            .filter(|rtx| rtx_of(&ours, format.payload_type) == Some(*rtx));
-        payloads.push(Payload {
-            codec,
-            payload_type: format.payload_type,
-            rtx,
-        });
+        let rtx = rtx_of(&theirs, format.payload_type).filter(|rtx| rtx_of(&ours, format.payload_type) == Some(*rtx));
+        payloads.push(Payload { codec, payload_type: format.payload_type, rtx });
     }
     payloads
 }
@@ -204,22 +155,13 @@ pub(in crate::transport) const DEPENDENCY_DESCRIPTOR: &str =
     "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 
 /// Extension ids that both sides of a section name alike.
-pub(in crate::transport) fn negotiated_extensions(
-    local: &Section,
-    remote: &Section,
-) -> ExtensionIds {
+pub(in crate::transport) fn negotiated_extensions(local: &Section, remote: &Section) -> ExtensionIds {
     let (ours, theirs) = (local.extension_ids(), remote.extension_ids());
-    let both = |uri: &str| {
-        ours.get(uri)
-            .copied()
-            .filter(|id| theirs.get(uri) == Some(id))
-    };
+    let both = |uri: &str| ours.get(uri).copied().filter(|id| theirs.get(uri) == Some(id));
     ExtensionIds {
         mid: both("urn:ietf:params:rtp-hdrext:sdes:mid"),
         audio_level: both("urn:ietf:params:rtp-hdrext:ssrc-audio-level"),
-        transport_sequence: both(
-            "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
-        ),
+        transport_sequence: both("http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"),
         orientation: both("urn:3gpp:video-orientation"),
         dependency_descriptor: both(DEPENDENCY_DESCRIPTOR),
         playout_delay: both("http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"),
@@ -235,22 +177,10 @@ mod tests {
     fn only_the_kept_codecs_remain_in_their_order() {
         let mut section = section();
         section.keep_codecs(&[Codec::Vp9, Codec::Vp8]);
-        assert!(
-            section.lines[0].ends_with(" 98 99 96 97"),
-            "{}",
-            section.lines[0]
-        );
-        assert!(
-            !section
-                .lines
-                .iter()
-                .any(|line| line.contains("H264") || line.contains(":109"))
-        );
+        assert!(section.lines[0].ends_with(" 98 99 96 97"), "{}", section.lines[0]);
+        assert!(!section.lines.iter().any(|line| line.contains("H264") || line.contains(":109")));
         section.keep_codecs(&[Codec::Av1]);
-        assert!(
-            section.lines[0].ends_with(" 98 99 96 97"),
-            "a section keeps what it has when nothing fits"
-        );
+        assert!(section.lines[0].ends_with(" 98 99 96 97"), "a section keeps what it has when nothing fits");
     }
 
     #[test]
@@ -258,17 +188,9 @@ mod tests {
         let remote = section();
         let mut local = section();
         local.keep_codecs(&[Codec::H264, Codec::Vp9, Codec::Vp8]);
-        assert!(
-            local.lines[0].ends_with(" 108 109 127 98 99 96 97"),
-            "{}",
-            local.lines[0]
-        );
+        assert!(local.lines[0].ends_with(" 108 109 127 98 99 96 97"), "{}", local.lines[0]);
         local.order_like(&remote);
-        assert!(
-            local.lines[0].ends_with(" 96 97 98 99 108 109 127"),
-            "{}",
-            local.lines[0]
-        );
+        assert!(local.lines[0].ends_with(" 96 97 98 99 108 109 127"), "{}", local.lines[0]);
     }
 
     #[test]
@@ -278,28 +200,13 @@ mod tests {
         assert_eq!(
             negotiated_payloads(&local, &remote),
             [
-                Payload {
-                    codec: Codec::Vp8,
-                    payload_type: 96,
-                    rtx: Some(97)
-                },
-                Payload {
-                    codec: Codec::Vp9,
-                    payload_type: 98,
-                    rtx: Some(99)
-                },
-                Payload {
-                    codec: Codec::H264,
-                    payload_type: 108,
-                    rtx: Some(109)
-                },
+                Payload { codec: Codec::Vp8, payload_type: 96, rtx: Some(97) },
+                Payload { codec: Codec::Vp9, payload_type: 98, rtx: Some(99) },
+                Payload { codec: Codec::H264, payload_type: 108, rtx: Some(109) },
             ]
         );
         local.keep_codecs(&[Codec::Vp8]);
         assert_eq!(negotiated_payloads(&local, &remote).len(), 1);
-        assert_eq!(
-            negotiated_extensions(&local, &remote).transport_sequence,
-            Some(3)
-        );
+        assert_eq!(negotiated_extensions(&local, &remote).transport_sequence, Some(3));
     }
 }

@@ -48,57 +48,38 @@ impl Placement {
 
     /// Whether a track has a section.
     pub(super) fn carries(&self, send: SendId) -> bool {
-        self.sections
-            .iter()
-            .any(|section| section.usage == Use::Carries(send))
+        self.sections.iter().any(|section| section.usage == Use::Carries(send))
     }
 
     /// The track on a section.
     pub(super) fn carried_by(&self, mid: &str) -> Option<SendId> {
-        self.carried()
-            .find(|(section, _)| *section == mid)
-            .map(|(_, send)| send)
+        self.carried().find(|(section, _)| *section == mid).map(|(_, send)| send)
     }
 
     /// All placed tracks with their mids.
     pub(super) fn carried(&self) -> impl Iterator<Item = (&str, SendId)> {
-        self.sections
-            .iter()
-            .filter_map(|section| match section.usage {
-                Use::Carries(send) => Some((section.mid.as_str(), send)),
-                Use::Free | Use::Releasing => None,
-            })
+        self.sections.iter().filter_map(|section| match section.usage {
+            Use::Carries(send) => Some((section.mid.as_str(), send)),
+            Use::Free | Use::Releasing => None,
+        })
     }
 
     /// Mids of sections that are to go inactive.
     pub(super) fn releasing(&self) -> impl Iterator<Item = &str> {
-        self.sections
-            .iter()
-            .filter(|section| section.usage == Use::Releasing)
-            .map(|section| section.mid.as_str())
+        self.sections.iter().filter(|section| section.usage == Use::Releasing).map(|section| section.mid.as_str())
     }
 
     /// Tracks without a section.
     pub(super) fn waiting(&self, sending: &Sending) -> Vec<(SendId, SendTrack)> {
-        sending
-            .tracks
-            .iter()
-            .filter(|(send, _)| !self.carries(**send))
-            .map(|(send, track)| (*send, track.track.clone()))
-            .collect()
+        sending.tracks.iter().filter(|(send, _)| !self.carries(**send)).map(|(send, track)| (*send, track.track.clone())).collect()
     }
 
     /// Waiting tracks (audio, video) beyond the sections that are free or about to be.
     pub(in crate::transport) fn sections_missing(&self, sending: &Sending) -> (u32, u32) {
         let waiting = self.waiting(sending);
         let missing = |kind: MediaKind| {
-            let waiting = waiting
-                .iter()
-                .filter(|(_, track)| track.kind == kind)
-                .count();
-            let usable = |section: &&SendSection| {
-                section.kind == kind && !matches!(section.usage, Use::Carries(_))
-            };
+            let waiting = waiting.iter().filter(|(_, track)| track.kind == kind).count();
+            let usable = |section: &&SendSection| section.kind == kind && !matches!(section.usage, Use::Carries(_));
             waiting.saturating_sub(self.sections.iter().filter(usable).count()) as u32
         };
         (missing(MediaKind::Audio), missing(MediaKind::Video))
@@ -112,12 +93,7 @@ impl Placement {
     /// We offer: puts a track on a free section that negotiated all its codecs, and answers its mid.
     pub(super) fn reuse(&mut self, send: SendId, track: &SendTrack) -> Option<&str> {
         let fits = |section: &&mut SendSection| {
-            section.usage == Use::Free
-                && section.kind == track.kind
-                && track
-                    .codecs
-                    .iter()
-                    .all(|codec| section.codecs.contains(codec))
+            section.usage == Use::Free && section.kind == track.kind && track.codecs.iter().all(|codec| section.codecs.contains(codec))
         };
         let section = self.sections.iter_mut().find(fits)?;
         section.usage = Use::Carries(send);
@@ -126,21 +102,12 @@ impl Placement {
 
     /// We offer: a track gets a section of its own.
     pub(super) fn add(&mut self, mid: String, send: SendId, kind: MediaKind) {
-        self.sections.push(SendSection {
-            mid,
-            kind,
-            usage: Use::Carries(send),
-            codecs: vec![],
-        });
+        self.sections.push(SendSection { mid, kind, usage: Use::Carries(send), codecs: vec![] });
     }
 
     /// Our offer was answered: what it said inactive is free. A track that left after the offer waits for the next one.
     pub(super) fn free_released(&mut self, offered: &Description) {
-        for section in self
-            .sections
-            .iter_mut()
-            .filter(|section| section.usage == Use::Releasing)
-        {
+        for section in self.sections.iter_mut().filter(|section| section.usage == Use::Releasing) {
             let said = offered.section(&section.mid).map(Section::direction);
             if said == Some(Direction::Inactive) {
                 section.usage = Use::Free;
@@ -150,32 +117,18 @@ impl Placement {
 
     /// The client offers: puts waiting tracks on the sections that it wants to receive on.
     pub(super) fn fill(&mut self, offered: &Description, sending: &Sending) {
-        self.sections
-            .retain(|section| offered.section(&section.mid).is_some_and(is_fillable));
+        self.sections.retain(|section| offered.section(&section.mid).is_some_and(is_fillable));
         // Released sections are answered inactive now, and free from the next offer on.
         let released: Vec<String> = self.releasing().map(str::to_owned).collect();
-        for section in self
-            .sections
-            .iter_mut()
-            .filter(|section| section.usage == Use::Releasing)
-        {
+        for section in self.sections.iter_mut().filter(|section| section.usage == Use::Releasing) {
             section.usage = Use::Free;
         }
-        for section in offered
-            .sections
-            .iter()
-            .filter(|section| is_fillable(section))
-        {
+        for section in offered.sections.iter().filter(|section| is_fillable(section)) {
             let known = self.sections.iter().any(|known| known.mid == section.mid());
             if let Some(kind) = section.kind().filter(|_| !known) {
                 let codecs = section.formats().iter().filter_map(Format::codec).collect();
                 let mid = section.mid().to_owned();
-                self.sections.push(SendSection {
-                    mid,
-                    kind,
-                    usage: Use::Free,
-                    codecs,
-                });
+                self.sections.push(SendSection { mid, kind, usage: Use::Free, codecs });
             }
         }
         for (send, track) in self.waiting(sending) {
@@ -183,10 +136,7 @@ impl Placement {
                 section.usage == Use::Free
                     && section.kind == track.kind
                     && !released.contains(&section.mid)
-                    && track
-                        .codecs
-                        .iter()
-                        .any(|codec| section.codecs.contains(codec))
+                    && track.codecs.iter().any(|codec| section.codecs.contains(codec))
             };
             if let Some(section) = self.sections.iter_mut().find(fits) {
                 section.usage = Use::Carries(send);
