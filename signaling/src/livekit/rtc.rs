@@ -26,6 +26,9 @@ use super::{RequestId, SIGNAL_BYTES_MAX};
 use crate::rooms::signal::{Close, Outgoing, SignalMessage};
 use crate::rooms::{Rooms, RoomsError, Session, leave};
 
+/// What is read of one message: more than a message may have, so that one a little too large is read whole and answered. A
+/// close over unread bytes would reach the client as a reset, without the reason; what is larger than this gets that.
+const READ_BYTES_MAX: usize = 2 * SIGNAL_BYTES_MAX;
 /// How often a client is asked for a sign of life (a WebSocket ping, which every stack answers by itself).
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Without any frame for this long, the connection is taken for lost.
@@ -99,7 +102,7 @@ async fn connect(
         Ok(Connect::Resume(params)) => rooms.resume(params).await,
         Err(error) => return error.into_response(),
     };
-    let upgrade = upgrade.max_message_size(SIGNAL_BYTES_MAX).max_frame_size(SIGNAL_BYTES_MAX);
+    let upgrade = upgrade.max_message_size(READ_BYTES_MAX).max_frame_size(READ_BYTES_MAX);
     match opened {
         Ok(session) => {
             let span = tracing::info_span!(
@@ -155,6 +158,7 @@ impl Connection {
     }
 
     async fn serve(mut self) {
+        tracing::info!("signal connected");
         let mut ping = interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.reset();
@@ -178,6 +182,7 @@ impl Connection {
                 break;
             }
         }
+        tracing::info!("signal disconnected");
     }
 
     async fn write(&mut self, outgoing: Option<Outgoing>) -> Step {
@@ -238,6 +243,8 @@ impl Connection {
         };
         self.heard = Instant::now();
         let request = match message {
+            Message::Binary(bytes) if bytes.len() > SIGNAL_BYTES_MAX => return self.too_large().await,
+            Message::Text(text) if text.len() > SIGNAL_BYTES_MAX => return self.too_large().await,
             Message::Binary(bytes) => {
                 livekit::SignalRequest::decode(bytes).map_err(|error| format!("not a SignalRequest: {error}"))
             }
@@ -280,10 +287,7 @@ impl Connection {
         use tungstenite::error::{Error, ProtocolError};
         let inner = error.into_inner();
         match inner.downcast_ref::<Error>() {
-            Some(Error::Capacity(_)) => {
-                let reason = format!("a signal message has at most {SIGNAL_BYTES_MAX} bytes");
-                self.end(close_code::SIZE, reason).await
-            }
+            Some(Error::Capacity(_)) => self.too_large().await,
             Some(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Step::Over,
             Some(Error::Protocol(error)) => self.end(close_code::PROTOCOL, error.to_string()).await,
             Some(Error::Utf8(_)) => self.end(close_code::INVALID, "a text frame is not UTF-8".into()).await,
@@ -292,6 +296,11 @@ impl Connection {
                 Step::Over
             }
         }
+    }
+
+    async fn too_large(&mut self) -> Step {
+        let reason = format!("a signal message has at most {SIGNAL_BYTES_MAX} bytes");
+        self.end(close_code::SIZE, reason).await
     }
 
     /// The participant leaves for good; its socket closes with `reason` after the leave.

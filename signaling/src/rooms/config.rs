@@ -62,6 +62,10 @@ pub struct Limits {
     pub queue_bytes: usize,
 }
 
+/// The LiveKit release whose protocol this is. Clients compare it to decide what they may ask for: the native SDKs refuse
+/// calls between participants below 1.8.0.
+const LIVEKIT_VERSION: &str = "1.13.5";
+
 impl Default for RoomsConfig {
     fn default() -> Self {
         Self {
@@ -76,7 +80,7 @@ impl Default for RoomsConfig {
             publish_codecs: ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red"]
                 .map(String::from)
                 .to_vec(),
-            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            server_version: LIVEKIT_VERSION.to_owned(),
             node_id: super::sid::new("ND_"),
             region: String::new(),
             limits: Limits::default(),
