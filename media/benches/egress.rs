@@ -1,10 +1,6 @@
 //! What a forwarded packet costs on the way out, in nanoseconds of thread time: header and seal alone, and the whole
 //! `Transport::send_rtp`, without a socket. `cargo bench -p auralink-media --bench egress`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a benchmark measures time"
-)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark measures time")]
 
 #[path = "../tests/transport/world.rs"]
 #[allow(dead_code)]
@@ -43,15 +39,7 @@ fn nanoseconds_per_packet(packets: u64, mut round: impl FnMut(u64)) -> f64 {
 }
 
 fn packet<'a>(seq: u64, ext: &'a Extensions) -> OutgoingRtp<'a> {
-    OutgoingRtp {
-        seq,
-        timestamp: 0,
-        marker: false,
-        codec: Codec::Vp8,
-        ext,
-        head: &[],
-        body: &PAYLOAD,
-    }
+    OutgoingRtp { seq, timestamp: 0, marker: false, codec: Codec::Vp8, ext, head: &[], body: &PAYLOAD }
 }
 
 fn seal(profile: Profile) -> f64 {
@@ -62,23 +50,12 @@ fn seal(profile: Profile) -> f64 {
     let mut stream = SendStream::new(MediaKind::Video, 1, 2, 0);
     stream.set_template(Some(Template {
         mid: "0".to_owned(),
-        payloads: vec![Payload {
-            codec: Codec::Vp8,
-            payload_type: 96,
-            rtx: Some(97),
-        }],
-        extensions: ExtensionIds {
-            mid: Some(4),
-            transport_sequence: Some(3),
-            ..Default::default()
-        },
+        payloads: vec![Payload { codec: Codec::Vp8, payload_type: 96, rtx: Some(97) }],
+        extensions: ExtensionIds { mid: Some(4), transport_sequence: Some(3), ..Default::default() },
     }));
     stream.mark_known(None);
     let address = "10.0.0.1:1".parse().unwrap();
-    let route = Route {
-        source: address,
-        destination: address,
-    };
+    let route = Route { source: address, destination: address };
     let mut slab = SendSlab::default();
     let ext = Extensions::default();
     nanoseconds_per_packet(20_000, |from| {
@@ -94,13 +71,8 @@ fn seal(profile: Profile) -> f64 {
 
 fn transport(tracks: usize) -> f64 {
     let mut world = World::new(Setup::default());
-    let sends: Vec<_> = (0..tracks)
-        .map(|number| {
-            world
-                .server
-                .add_send_track(track(MediaKind::Video, &number.to_string(), &[Codec::Vp8]))
-        })
-        .collect();
+    let sends: Vec<_> =
+        (0..tracks).map(|number| world.server.add_send_track(track(MediaKind::Video, &number.to_string(), &[Codec::Vp8]))).collect();
     world.connect();
     world.run(Duration::from_millis(200));
     let ext = Extensions::default();
@@ -110,12 +82,7 @@ fn transport(tracks: usize) -> f64 {
         for number in 0..20_000u64 {
             let send = sends[number as usize % tracks];
             let seq = from + number / tracks as u64;
-            assert_eq!(
-                world
-                    .server
-                    .send_rtp(now, send, &packet(seq, &ext), &mut slab),
-                Sent::Yes
-            );
+            assert_eq!(world.server.send_rtp(now, send, &packet(seq, &ext), &mut slab), Sent::Yes);
             if number % TURN == 0 {
                 // A loop turn ends: the transport is asked for what else it has.
                 black_box(world.server.poll_output(now, &mut slab));
@@ -128,17 +95,12 @@ fn transport(tracks: usize) -> f64 {
 
 fn main() {
     println!("egress, ns per {}-byte packet, no socket", PAYLOAD.len());
-    for (name, profile) in [
-        ("AES-256-GCM", Profile::Aes256Gcm),
-        ("AES-128-GCM", Profile::Aes128Gcm),
-        ("AES-128-CM-SHA1-80", Profile::Aes128CmSha1),
-    ] {
+    for (name, profile) in
+        [("AES-256-GCM", Profile::Aes256Gcm), ("AES-128-GCM", Profile::Aes128Gcm), ("AES-128-CM-SHA1-80", Profile::Aes128CmSha1)]
+    {
         println!("  header + seal, {name:<20} {:>8.0}", seal(profile));
     }
     for tracks in [1, 10, 100] {
-        println!(
-            "  Transport::send_rtp, {tracks:>3} tracks    {:>8.0}",
-            transport(tracks)
-        );
+        println!("  Transport::send_rtp, {tracks:>3} tracks    {:>8.0}", transport(tracks));
     }
 }

@@ -149,10 +149,7 @@ impl SendStream {
 
     fn payload(&self, codec: Codec) -> Option<(&Template, Payload)> {
         let template = self.template.as_ref()?;
-        let payload = template
-            .payloads
-            .iter()
-            .find(|payload| payload.codec == codec)?;
+        let payload = template.payloads.iter().find(|payload| payload.codec == codec)?;
         Some((template, *payload))
     }
 }
@@ -227,24 +224,11 @@ impl Egress {
     /// Fresh under keys that no other `Egress` has used.
     pub fn new(master: &MasterKey, cname: String, clock: ReportClock) -> Egress {
         // Transport-wide numbers start above zero so that an unwrapped number never underflows.
-        Egress {
-            sealer: Sealer::new(master),
-            srtcp_index: 0,
-            transport_sequence: 1,
-            clock,
-            cname,
-        }
+        Egress { sealer: Sealer::new(master), srtcp_index: 0, transport_sequence: 1, clock, cname }
     }
 
     /// Header, payload and seal of a packet that is sent for the first time.
-    pub fn send(
-        &mut self,
-        now: Instant,
-        route: Route,
-        stream: &mut SendStream,
-        packet: &OutgoingRtp<'_>,
-        slab: &mut SendSlab,
-    ) -> Sealed {
+    pub fn send(&mut self, now: Instant, route: Route, stream: &mut SendStream, packet: &OutgoingRtp<'_>, slab: &mut SendSlab) -> Sealed {
         let Some((template, payload)) = stream.payload(packet.codec) else {
             return Sealed::NotNegotiated;
         };
@@ -261,20 +245,9 @@ impl Egress {
             timestamp: packet.timestamp,
             ssrc: stream.ssrc,
         };
-        let sealed = self.seal(
-            route,
-            fixed,
-            &ids,
-            mid,
-            packet.ext,
-            &[packet.head, packet.body],
-            packet.seq,
-            slab,
-        );
+        let sealed = self.seal(route, fixed, &ids, mid, packet.ext, &[packet.head, packet.body], packet.seq, slab);
         stream.packets = stream.packets.wrapping_add(1);
-        stream.octets = stream
-            .octets
-            .wrapping_add((packet.head.len() + packet.body.len()) as u32);
+        stream.octets = stream.octets.wrapping_add((packet.head.len() + packet.body.len()) as u32);
         let due = *stream.next_report.get_or_insert(now + FIRST_REPORT);
         if now >= due {
             stream.next_report = Some(now + report_interval(stream.kind));
@@ -284,13 +257,7 @@ impl Egress {
     }
 
     /// The same packet once more on the RTX SSRC (RFC 4588).
-    pub fn resend(
-        &mut self,
-        route: Route,
-        stream: &mut SendStream,
-        packet: &OutgoingRtp<'_>,
-        slab: &mut SendSlab,
-    ) -> Sealed {
+    pub fn resend(&mut self, route: Route, stream: &mut SendStream, packet: &OutgoingRtp<'_>, slab: &mut SendSlab) -> Sealed {
         let Some((template, payload)) = stream.payload(packet.codec) else {
             return Sealed::NotNegotiated;
         };
@@ -301,34 +268,14 @@ impl Egress {
         stream.rtx_index += 1;
         let index = stream.rtx_index;
         // Peers report on the media SSRC alone: that they know the other one is never certain.
-        let mid = stream
-            .template
-            .as_ref()
-            .map(|template| template.mid.as_bytes());
-        let fixed = FixedHeader {
-            payload_type,
-            marker: packet.marker,
-            sequence: index as u16,
-            timestamp: packet.timestamp,
-            ssrc: stream.rtx_ssrc,
-        };
+        let mid = stream.template.as_ref().map(|template| template.mid.as_bytes());
+        let fixed =
+            FixedHeader { payload_type, marker: packet.marker, sequence: index as u16, timestamp: packet.timestamp, ssrc: stream.rtx_ssrc };
         let original = (packet.seq as u16).to_be_bytes();
-        self.seal(
-            route,
-            fixed,
-            &ids,
-            mid,
-            packet.ext,
-            &[&original, packet.head, packet.body],
-            index,
-            slab,
-        )
+        self.seal(route, fixed, &ids, mid, packet.ext, &[&original, packet.head, packet.body], index, slab)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one packet; a struct for one caller would only rename them"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the parts of one packet; a struct for one caller would only rename them")]
     fn seal(
         &mut self,
         route: Route,
@@ -345,47 +292,20 @@ impl Egress {
             self.transport_sequence += 1;
         }
         let start = slab.bytes.len();
-        let header_len = header::write(
-            &mut slab.bytes,
-            fixed,
-            ids,
-            mid,
-            transport_sequence.map(|sequence| sequence as u16),
-            ext,
-        );
+        let header_len = header::write(&mut slab.bytes, fixed, ids, mid, transport_sequence.map(|sequence| sequence as u16), ext);
         for part in payload {
             slab.bytes.extend_from_slice(part);
         }
-        self.sealer
-            .seal_rtp(&mut slab.bytes, start, header_len, fixed.ssrc, index);
+        self.sealer.seal_rtp(&mut slab.bytes, start, header_len, fixed.ssrc, index);
         slab.finish(route, start);
-        Sealed::Packet {
-            bytes: slab.bytes.len() - start,
-            transport_sequence,
-        }
+        Sealed::Packet { bytes: slab.bytes.len() - start, transport_sequence }
     }
 
     /// A sender report with the CNAME. It rides on a packet that was just sent: silent streams cost nothing.
-    fn report(
-        &mut self,
-        now: Instant,
-        route: Route,
-        stream: &SendStream,
-        timestamp: u32,
-        slab: &mut SendSlab,
-    ) {
+    fn report(&mut self, now: Instant, route: Route, stream: &SendStream, timestamp: u32, slab: &mut SendSlab) {
         let start = slab.bytes.len();
-        report::write(
-            &mut slab.bytes,
-            stream.ssrc,
-            self.clock.ntp(now),
-            timestamp,
-            stream.packets,
-            stream.octets,
-            &self.cname,
-        );
-        self.sealer
-            .seal_rtcp(&mut slab.bytes, start, stream.ssrc, self.srtcp_index);
+        report::write(&mut slab.bytes, stream.ssrc, self.clock.ntp(now), timestamp, stream.packets, stream.octets, &self.cname);
+        self.sealer.seal_rtcp(&mut slab.bytes, start, stream.ssrc, self.srtcp_index);
         self.srtcp_index = (self.srtcp_index + 1) & 0x7fff_ffff;
         slab.finish(route, start);
     }
@@ -446,10 +366,6 @@ mod tests {
         stream.sealed.take(65_540);
         assert_eq!(stream.extend_sent(4), Some(65_540));
         assert_eq!(stream.extend_sent(65_535), Some(65_535));
-        assert_eq!(
-            stream.extend_sent(5),
-            Some(5),
-            "a whole cycle ago, as far as 16 bits can tell"
-        );
+        assert_eq!(stream.extend_sent(5), Some(5), "a whole cycle ago, as far as 16 bits can tell");
     }
 }

@@ -116,20 +116,11 @@ impl Estimator {
             self.history.pop_front();
             self.first += 1;
         }
-        self.history.push_back(SentPacket {
-            at: now,
-            bytes: bytes as u32,
-            arrived: false,
-        });
+        self.history.push_back(SentPacket { at: now, bytes: bytes as u32, arrived: false });
         let (since, packets) = self.unanswered.get_or_insert((now, 0));
         *packets += 1;
-        if self.feedback_seen
-            && now.saturating_duration_since(*since) > FEEDBACK_STARVED
-            && *packets > STARVED_PACKETS
-        {
-            let again = now
-                .checked_sub(FEEDBACK_STARVED - STARVED_AGAIN)
-                .unwrap_or(now);
+        if self.feedback_seen && now.saturating_duration_since(*since) > FEEDBACK_STARVED && *packets > STARVED_PACKETS {
+            let again = now.checked_sub(FEEDBACK_STARVED - STARVED_AGAIN).unwrap_or(now);
             self.unanswered = Some((again, STARVED_PACKETS));
             self.control.on_starved(now, self.sent.bps(now));
         }
@@ -141,27 +132,19 @@ impl Estimator {
             self.round_trip = (self.round_trip * 7 + round_trip) / 8;
         }
         if !(self.transport_feedback && self.feedback_seen) {
-            self.control
-                .on_loss(now, loss, self.sent.bps(now), self.round_trip);
-            self.control
-                .on_usage(now, Usage::Normal, self.sent.bps(now), self.round_trip);
+            self.control.on_loss(now, loss, self.sent.bps(now), self.round_trip);
+            self.control.on_usage(now, Usage::Normal, self.sent.bps(now), self.round_trip);
         }
     }
 
     /// Transport-wide feedback; `extend` unwraps a sequence number.
-    pub fn on_feedback(
-        &mut self,
-        now: Instant,
-        feedback: &TransportFeedback<'_>,
-        extend: impl Fn(u16) -> Option<u64>,
-    ) {
+    pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>, extend: impl Fn(u16) -> Option<u64>) {
         self.unanswered = None;
         self.feedback_seen = true;
         let base_us = self.unwrap_reference(feedback.reference) * 64_000;
         let mut usage = None;
         for (sequence, arrival) in feedback.statuses() {
-            let Some(at) = extend(sequence).and_then(|sequence| sequence.checked_sub(self.first))
-            else {
+            let Some(at) = extend(sequence).and_then(|sequence| sequence.checked_sub(self.first)) else {
                 continue;
             };
             let Some(packet) = self.history.get_mut(at as usize) else {
@@ -177,10 +160,7 @@ impl Estimator {
             self.received += 1;
             let packet = *packet;
             self.arrived.add(now, packet.bytes as usize);
-            usage = self
-                .trend
-                .on_packet(packet.at, base_us + ticks * 250)
-                .or(usage);
+            usage = self.trend.on_packet(packet.at, base_us + ticks * 250).or(usage);
         }
         let arrived_bps = self.arrived.bps(now);
         let judged = self.received + self.lost;
@@ -188,27 +168,17 @@ impl Estimator {
         if judged >= LOSS_PACKETS || waited && judged >= LOSS_PACKETS_LEAST {
             let loss = self.lost as f32 / judged as f32;
             (self.received, self.lost, self.loss_since) = (0, 0, now);
-            self.control.on_loss(
-                now,
-                loss,
-                self.sent.bps(now).min(arrived_bps.max(1)),
-                self.round_trip,
-            );
+            self.control.on_loss(now, loss, self.sent.bps(now).min(arrived_bps.max(1)), self.round_trip);
         }
         let usage = usage.unwrap_or_else(|| self.trend.usage());
-        self.control
-            .on_usage(now, usage, arrived_bps, self.round_trip);
+        self.control.on_usage(now, usage, arrived_bps, self.round_trip);
     }
 
     /// The estimate, when it changed noticeably since the last call that answered.
     pub fn poll(&mut self, now: Instant) -> Option<Estimate> {
-        let estimate = Estimate {
-            bps: self.control.target_bps(),
-            congested: self.control.is_congested(now),
-        };
+        let estimate = Estimate { bps: self.control.target_bps(), congested: self.control.is_congested(now) };
         let noticeable = self.announced.is_none_or(|last| {
-            last.congested != estimate.congested
-                || last.bps.abs_diff(estimate.bps) * 100 > last.bps * NOTICEABLE_PERCENT
+            last.congested != estimate.congested || last.bps.abs_diff(estimate.bps) * 100 > last.bps * NOTICEABLE_PERCENT
         });
         noticeable.then(|| {
             self.announced = Some(estimate);
@@ -218,9 +188,7 @@ impl Estimator {
 
     /// When [`Estimator::poll`] may answer without anything else happening.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.announced
-            .filter(|last| last.congested)
-            .map(|_| self.control.congested_until())
+        self.announced.filter(|last| last.congested).map(|_| self.control.congested_until())
     }
 
     /// Reference times have 24 bits and wrap after twelve days.
@@ -248,9 +216,7 @@ impl RateWindow {
     fn add(&mut self, now: Instant, bytes: usize) {
         self.total += bytes as u64;
         match self.slots.back_mut() {
-            Some((start, sum)) if now.saturating_duration_since(*start) < RATE_WINDOW / 10 => {
-                *sum += bytes as u64
-            }
+            Some((start, sum)) if now.saturating_duration_since(*start) < RATE_WINDOW / 10 => *sum += bytes as u64,
             _ => self.slots.push_back((now, bytes as u64)),
         }
         self.expire(now);

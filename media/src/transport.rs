@@ -318,10 +318,7 @@ pub struct Transport {
 impl Transport {
     /// A transport that waits for its first description.
     pub fn new(config: TransportConfig, identity: &Arc<Identity>, now: Instant) -> Transport {
-        let credentials = IceCreds {
-            ufrag: config.ice_ufrag.clone(),
-            pass: config.ice_pwd.clone(),
-        };
+        let credentials = IceCreds { ufrag: config.ice_ufrag.clone(), pass: config.ice_pwd.clone() };
         let (mut rtc, keys) = identity.build(connection::library_config(&config, credentials), now);
         connection::add_local_candidates(&mut rtc, &config.candidates);
         Transport {
@@ -350,14 +347,7 @@ impl Transport {
     }
 
     /// Takes a datagram. What is not ours, or does not open, is dropped and counted.
-    pub fn handle_datagram(
-        &mut self,
-        now: Instant,
-        source: SocketAddr,
-        destination: SocketAddr,
-        datagram: &[u8],
-        slab: &mut SendSlab,
-    ) {
+    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, destination: SocketAddr, datagram: &[u8], slab: &mut SendSlab) {
         if self.life != Life::Closed {
             self.receive_datagram(now, source, destination, datagram, slab);
         }
@@ -387,11 +377,7 @@ impl Transport {
     ///
     /// [`NegotiationError`] with what was wrong; the transport goes on as before the offer unless it was so broken that
     /// the connection ends, which comes as [`TransportEvent::Closed`].
-    pub fn accept_offer(
-        &mut self,
-        _now: Instant,
-        sdp: &str,
-    ) -> Result<LocalDescription, NegotiationError> {
+    pub fn accept_offer(&mut self, _now: Instant, sdp: &str) -> Result<LocalDescription, NegotiationError> {
         self.answer(sdp)
     }
 
@@ -459,24 +445,12 @@ impl Transport {
     }
 
     /// Seals a packet into the slab.
-    pub fn send_rtp(
-        &mut self,
-        now: Instant,
-        send: SendId,
-        packet: &OutgoingRtp<'_>,
-        slab: &mut SendSlab,
-    ) -> Sent {
+    pub fn send_rtp(&mut self, now: Instant, send: SendId, packet: &OutgoingRtp<'_>, slab: &mut SendSlab) -> Sent {
         self.seal_first(now, send, packet, slab)
     }
 
     /// Seals a packet into the slab once more, as RTX (RFC 4588).
-    pub fn send_retransmission(
-        &mut self,
-        now: Instant,
-        send: SendId,
-        packet: &OutgoingRtp<'_>,
-        slab: &mut SendSlab,
-    ) -> Sent {
+    pub fn send_retransmission(&mut self, now: Instant, send: SendId, packet: &OutgoingRtp<'_>, slab: &mut SendSlab) -> Sent {
         self.seal_again(now, send, packet, slab)
     }
 

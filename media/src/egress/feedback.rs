@@ -51,11 +51,7 @@ impl NackEntries<'_> {
         self.0.chunks_exact(4).flat_map(|entry| {
             let first = u16::from_be_bytes([entry[0], entry[1]]);
             let mask = u16::from_be_bytes([entry[2], entry[3]]);
-            std::iter::once(first).chain(
-                (0..16)
-                    .filter(move |bit| mask & (1 << bit) != 0)
-                    .map(move |bit| first.wrapping_add(bit + 1)),
-            )
+            std::iter::once(first).chain((0..16).filter(move |bit| mask & (1 << bit) != 0).map(move |bit| first.wrapping_add(bit + 1)))
         })
     }
 }
@@ -86,15 +82,7 @@ impl<'a> TransportFeedback<'a> {
             chunks += 1;
         }
         let (chunks, deltas) = self.body.split_at(chunks * 2);
-        Statuses {
-            chunks,
-            deltas,
-            sequence: self.base,
-            left: self.count,
-            chunk: 0,
-            chunk_left: 0,
-            time: 0,
-        }
+        Statuses { chunks, deltas, sequence: self.base, left: self.count, chunk: 0, chunk_left: 0, time: 0 }
     }
 }
 
@@ -173,11 +161,7 @@ pub fn read(mut compound: &[u8], mut each: impl FnMut(Feedback<'_>)) -> bool {
         };
         compound = &compound[len..];
         let (count, kind) = (packet[0] & 0x1f, packet[1]);
-        let padding = if packet[0] & 0x20 != 0 {
-            usize::from(packet[len - 1])
-        } else {
-            0
-        };
+        let padding = if packet[0] & 0x20 != 0 { usize::from(packet[len - 1]) } else { 0 };
         let Some(body) = packet.get(4..len.saturating_sub(padding)) else {
             continue;
         };
@@ -189,16 +173,11 @@ pub fn read(mut compound: &[u8], mut each: impl FnMut(Feedback<'_>)) -> bool {
             (201, _) => report_blocks(body.get(4..).unwrap_or_default(), &mut each),
             (205, 1) => {
                 if let (Some(ssrc), Some(entries)) = (word(body, 4), body.get(8..)) {
-                    each(Feedback::Nack {
-                        ssrc,
-                        entries: NackEntries(entries),
-                    });
+                    each(Feedback::Nack { ssrc, entries: NackEntries(entries) });
                 }
             }
             (205, 15) => {
-                if let (Some(head), Some(times), Some(body)) =
-                    (word(body, 8), word(body, 12), body.get(16..))
-                {
+                if let (Some(head), Some(times), Some(body)) = (word(body, 8), word(body, 12), body.get(16..)) {
                     each(Feedback::Transport(TransportFeedback {
                         base: (head >> 16) as u16,
                         count: head as u16,
@@ -254,9 +233,7 @@ mod tests {
 
     #[test]
     fn nack_names_first_and_mask() {
-        let packet = [
-            0x81, 205, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff, 0x80, 0x01,
-        ];
+        let packet = [0x81, 205, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff, 0x80, 0x01];
         let mut seen = vec![];
         assert!(!read(&packet, |feedback| {
             if let Feedback::Nack { ssrc, entries } = feedback {
@@ -306,36 +283,21 @@ mod tests {
                 seen = feedback.statuses().collect();
             }
         });
-        assert_eq!(
-            seen,
-            [(10, Some(8)), (11, None), (12, Some(4)), (13, Some(8))]
-        );
+        assert_eq!(seen, [(10, Some(8)), (11, None), (12, Some(4)), (13, Some(8))]);
     }
 
     #[test]
     fn a_report_is_read_from_a_sender_report_and_the_receiver_needs_it_too() {
         let mut packet = vec![0x81, 200, 0, 12];
         packet.extend([0; 24]);
-        packet.extend([
-            0, 0, 0, 9, 64, 0, 0, 1, 0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5,
-        ]);
+        packet.extend([0, 0, 0, 9, 64, 0, 0, 1, 0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5]);
         let mut seen = vec![];
         assert!(read(&packet, |feedback| {
             if let Feedback::Report(block) = feedback {
                 seen.push(block);
             }
         }));
-        assert_eq!(
-            seen,
-            [ReportBlock {
-                ssrc: 9,
-                fraction_lost: 64,
-                highest: 0x1_0002,
-                jitter: 3,
-                last_report: 4,
-                delay: 5
-            }]
-        );
+        assert_eq!(seen, [ReportBlock { ssrc: 9, fraction_lost: 64, highest: 0x1_0002, jitter: 3, last_report: 4, delay: 5 }]);
     }
 
     proptest! {

@@ -56,12 +56,8 @@ pub fn write(
     out.extend_from_slice(&fixed.timestamp.to_be_bytes());
     out.extend_from_slice(&fixed.ssrc.to_be_bytes());
 
-    let descriptor = ids
-        .dependency_descriptor
-        .zip(ext.dependency_descriptor.as_deref());
-    let wide = descriptor
-        .is_some_and(|(_, bytes)| bytes.len() > ONE_BYTE_MAX_LEN || bytes.is_empty())
-        || ids.any_above(ONE_BYTE_MAX_ID);
+    let descriptor = ids.dependency_descriptor.zip(ext.dependency_descriptor.as_deref());
+    let wide = descriptor.is_some_and(|(_, bytes)| bytes.len() > ONE_BYTE_MAX_LEN || bytes.is_empty()) || ids.any_above(ONE_BYTE_MAX_ID);
     let profile: u16 = if wide { 0x1000 } else { 0xBEDE };
     let block = out.len();
     out.extend_from_slice(&profile.to_be_bytes());
@@ -83,10 +79,7 @@ pub fn write(
         put(id, mid);
     }
     if let Some((id, level)) = ids.audio_level.zip(ext.audio_level) {
-        put(
-            id,
-            &[level & 0x7f | if ext.voice == Some(true) { 0x80 } else { 0 }],
-        );
+        put(id, &[level & 0x7f | if ext.voice == Some(true) { 0x80 } else { 0 }]);
     }
     if let Some((id, orientation)) = ids.orientation.zip(ext.orientation) {
         put(id, &[orientation]);
@@ -114,17 +107,10 @@ pub fn write(
 
 impl ExtensionIds {
     fn any_above(&self, limit: u8) -> bool {
-        [
-            self.mid,
-            self.audio_level,
-            self.transport_sequence,
-            self.orientation,
-            self.dependency_descriptor,
-            self.playout_delay,
-        ]
-        .into_iter()
-        .flatten()
-        .any(|id| id > limit)
+        [self.mid, self.audio_level, self.transport_sequence, self.orientation, self.dependency_descriptor, self.playout_delay]
+            .into_iter()
+            .flatten()
+            .any(|id| id > limit)
     }
 }
 
@@ -174,52 +160,30 @@ mod tests {
         dependency_descriptor: Some(8),
         playout_delay: Some(5),
     };
-    const FIXED: FixedHeader = FixedHeader {
-        payload_type: 111,
-        marker: true,
-        sequence: 0x0102,
-        timestamp: 0x0304_0506,
-        ssrc: 0x0708_090a,
-    };
+    const FIXED: FixedHeader = FixedHeader { payload_type: 111, marker: true, sequence: 0x0102, timestamp: 0x0304_0506, ssrc: 0x0708_090a };
 
     #[test]
     fn a_header_without_extensions_has_twelve_bytes() {
         let mut out = vec![];
-        assert_eq!(
-            write(&mut out, FIXED, &IDS, None, None, &Extensions::default()),
-            12
-        );
+        assert_eq!(write(&mut out, FIXED, &IDS, None, None, &Extensions::default()), 12);
         assert_eq!(out, [0x80, 0xef, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
 
     #[test]
     fn one_byte_form_by_hand() {
         let mut out = vec![];
-        let ext = Extensions {
-            audio_level: Some(30),
-            voice: Some(true),
-            ..Default::default()
-        };
+        let ext = Extensions { audio_level: Some(30), voice: Some(true), ..Default::default() };
         let len = write(&mut out, FIXED, &IDS, Some(b"0"), Some(0xabcd), &ext);
         assert_eq!(len, 24);
         assert_eq!(out[0], 0x90);
-        assert_eq!(
-            out[12..],
-            [
-                0xbe, 0xde, 0, 2, 0x31, 0xab, 0xcd, 0x40, b'0', 0x10, 0x9e, 0
-            ]
-        );
+        assert_eq!(out[12..], [0xbe, 0xde, 0, 2, 0x31, 0xab, 0xcd, 0x40, b'0', 0x10, 0x9e, 0]);
         assert_eq!(peek(&out).unwrap().header_len, 24);
     }
 
     #[test]
     fn a_long_dependency_descriptor_takes_the_two_byte_form() {
         let mut out = vec![];
-        let ext = Extensions {
-            dependency_descriptor: Some(vec![7u8; 40].into()),
-            playout_delay: Some((1, 0x123)),
-            ..Default::default()
-        };
+        let ext = Extensions { dependency_descriptor: Some(vec![7u8; 40].into()), playout_delay: Some((1, 0x123)), ..Default::default() };
         let len = write(&mut out, FIXED, &IDS, None, Some(1), &ext);
         assert_eq!(out[12..16], [0x10, 0x00, 0, 13]);
         assert_eq!(out[16..25], [3, 2, 0, 1, 5, 3, 0, 0x11, 0x23]);

@@ -63,9 +63,7 @@ pub struct MasterKey {
 impl std::fmt::Debug for MasterKey {
     /// Names the profile only: keys stay out of logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MasterKey")
-            .field("profile", &self.profile)
-            .finish_non_exhaustive()
+        f.debug_struct("MasterKey").field("profile", &self.profile).finish_non_exhaustive()
     }
 }
 
@@ -93,10 +91,7 @@ impl MasterKeys {
             salt: salts[index * salt..(index + 1) * salt].to_vec(),
         };
         let (ours, theirs) = if client { (0, 1) } else { (1, 0) };
-        Some(MasterKeys {
-            local: half(ours),
-            remote: half(theirs),
-        })
+        Some(MasterKeys { local: half(ours), remote: half(theirs) })
     }
 }
 
@@ -130,18 +125,11 @@ impl MasterKey {
         let mut counter = [0u8; 16];
         counter[..self.salt.len()].copy_from_slice(&self.salt);
         counter[7] ^= label;
-        let algorithm = if self.profile.key_len() == 32 {
-            &AES_256
-        } else {
-            &AES_128
-        };
-        let key =
-            UnboundCipherKey::new(algorithm, &self.key).expect("the key has the profile's length");
+        let algorithm = if self.profile.key_len() == 32 { &AES_256 } else { &AES_128 };
+        let key = UnboundCipherKey::new(algorithm, &self.key).expect("the key has the profile's length");
         let cipher = EncryptingKey::ctr(key).expect("AES runs in counter mode");
         let mut out = vec![0u8; len];
-        cipher
-            .less_safe_encrypt(&mut out, EncryptionContext::Iv128(counter.into()))
-            .expect("counter mode takes any length");
+        cipher.less_safe_encrypt(&mut out, EncryptionContext::Iv128(counter.into())).expect("counter mode takes any length");
         out
     }
 }
@@ -151,10 +139,7 @@ mod tests {
     use super::*;
 
     fn hex(text: &str) -> Vec<u8> {
-        (0..text.len())
-            .step_by(2)
-            .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
-            .collect()
+        (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
     }
 
     /// RFC 3711 appendix B.3.
@@ -168,9 +153,6 @@ mod tests {
         let keys = master.derive(false);
         assert_eq!(keys.encryption, hex("C61E7A93744F39EE10734AFE3FF7A087"));
         assert_eq!(keys.salt, hex("30CBBC08863D8C85D49DB34A9AE1"));
-        assert_eq!(
-            keys.authentication,
-            hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4")
-        );
+        assert_eq!(keys.authentication, hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4"));
     }
 }

@@ -44,13 +44,7 @@ impl NackFilter {
             }
             // An older packet gives way to a newer, not the other way round: who asks for both lost both.
             Some(asked) if asked.seq > seq => {}
-            _ => {
-                *entry = Some(Asked {
-                    seq,
-                    answers: 1,
-                    last: now,
-                })
-            }
+            _ => *entry = Some(Asked { seq, answers: 1, last: now }),
         }
         true
     }
@@ -73,10 +67,7 @@ mod tests {
             }
         }
         assert_eq!(answered, [0, 50, 150, 350, 750]);
-        assert!(
-            filter.accepts(start, 8, round_trip),
-            "another packet is another matter"
-        );
+        assert!(filter.accepts(start, 8, round_trip), "another packet is another matter");
         assert!(filter.accepts(start, 7 + 256, round_trip) && filter.accepts(start, 7, round_trip));
     }
 }

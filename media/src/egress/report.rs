@@ -41,15 +41,7 @@ impl ReportClock {
 }
 
 /// Appends a sender report without report blocks and a source description with the CNAME.
-pub fn write(
-    out: &mut Vec<u8>,
-    ssrc: u32,
-    ntp: u64,
-    timestamp: u32,
-    packets: u32,
-    octets: u32,
-    cname: &str,
-) {
+pub fn write(out: &mut Vec<u8>, ssrc: u32, ntp: u64, timestamp: u32, packets: u32, octets: u32, cname: &str) {
     out.extend_from_slice(&[0x80, 200, 0, 6]);
     out.extend_from_slice(&ssrc.to_be_bytes());
     out.extend_from_slice(&ntp.to_be_bytes());
@@ -82,24 +74,11 @@ mod tests {
     fn an_independent_parser_reads_the_report() {
         let mut out = vec![];
         write(&mut out, 7, 0x0102_0304_0506_0708, 9, 10, 11, "aura-cname");
-        let Ok(Rtcp::SenderReport(report)) = Rtcp::try_from(&out[..28]) else {
-            panic!("a sender report")
-        };
-        assert_eq!(
-            (
-                *report.sender_info.ssrc,
-                report.sender_info.sender_packet_count
-            ),
-            (7, 10)
-        );
-        let Ok(Rtcp::SourceDescription(description)) = Rtcp::try_from(&out[28..]) else {
-            panic!("a description")
-        };
+        let Ok(Rtcp::SenderReport(report)) = Rtcp::try_from(&out[..28]) else { panic!("a sender report") };
+        assert_eq!((*report.sender_info.ssrc, report.sender_info.sender_packet_count), (7, 10));
+        let Ok(Rtcp::SourceDescription(description)) = Rtcp::try_from(&out[28..]) else { panic!("a description") };
         let sdes = description.reports.iter().next().unwrap();
-        assert_eq!(
-            sdes.values.iter().next().unwrap(),
-            &(SdesType::CNAME, "aura-cname".to_string())
-        );
+        assert_eq!(sdes.values.iter().next().unwrap(), &(SdesType::CNAME, "aura-cname".to_string()));
     }
 
     #[test]
@@ -110,15 +89,8 @@ mod tests {
         let last_report = (clock.ntp(sent) >> 16) as u32;
         let back = sent + Duration::from_millis(340);
         let round_trip = clock.round_trip(back, last_report, 65_536 / 5).unwrap();
-        assert!(
-            (139..=141).contains(&round_trip.as_millis()),
-            "{round_trip:?}"
-        );
+        assert!((139..=141).contains(&round_trip.as_millis()), "{round_trip:?}");
         assert_eq!(clock.round_trip(back, 0, 0), None);
-        assert_eq!(
-            clock.round_trip(sent, last_report, 65_536),
-            None,
-            "negative"
-        );
+        assert_eq!(clock.round_trip(sent, last_report, 65_536), None, "negative");
     }
 }

@@ -40,32 +40,20 @@ impl Cipher {
     fn new(profile: Profile, keys: &SessionKeys) -> Cipher {
         match profile {
             Profile::Aes256Gcm | Profile::Aes128Gcm => {
-                let algorithm = if profile == Profile::Aes256Gcm {
-                    &AES_256_GCM
-                } else {
-                    &AES_128_GCM
-                };
-                let key = UnboundKey::new(algorithm, &keys.encryption)
-                    .expect("the key has the profile's length");
+                let algorithm = if profile == Profile::Aes256Gcm { &AES_256_GCM } else { &AES_128_GCM };
+                let key = UnboundKey::new(algorithm, &keys.encryption).expect("the key has the profile's length");
                 let mut salt = [0; 12];
                 salt.copy_from_slice(&keys.salt);
-                Cipher::Gcm {
-                    key: LessSafeKey::new(key),
-                    salt,
-                }
+                Cipher::Gcm { key: LessSafeKey::new(key), salt }
             }
             Profile::Aes128CmSha1 => {
-                let key = UnboundCipherKey::new(&AES_128, &keys.encryption)
-                    .expect("the key has the profile's length");
+                let key = UnboundCipherKey::new(&AES_128, &keys.encryption).expect("the key has the profile's length");
                 let mut salt = [0; 14];
                 salt.copy_from_slice(&keys.salt);
                 Cipher::Counter(Box::new(CounterKeys {
                     key: EncryptingKey::ctr(key).expect("AES runs in counter mode"),
                     salt,
-                    authentication: hmac::Key::new(
-                        hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-                        &keys.authentication,
-                    ),
+                    authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &keys.authentication),
                 }))
             }
         }
@@ -139,37 +127,19 @@ impl Sealer {
 
     /// Seals the RTP packet that begins at `start` of `out` and ends at its end: encrypts what follows `header_len` bytes
     /// and appends the tag. `index` is the extended sequence number (roll-over counter and sequence number).
-    pub fn seal_rtp(
-        &self,
-        out: &mut Vec<u8>,
-        start: usize,
-        header_len: usize,
-        ssrc: u32,
-        index: u64,
-    ) {
+    pub fn seal_rtp(&self, out: &mut Vec<u8>, start: usize, header_len: usize, ssrc: u32, index: u64) {
         match &self.rtp {
             Cipher::Gcm { key, salt } => {
                 let (header, payload) = out[start..].split_at_mut(header_len);
                 let tag = key
-                    .seal_in_place_separate_tag(
-                        gcm_rtp_nonce(salt, ssrc, index),
-                        Aad::from(&*header),
-                        payload,
-                    )
+                    .seal_in_place_separate_tag(gcm_rtp_nonce(salt, ssrc, index), Aad::from(&*header), payload)
                     .expect("an RTP packet is far below GCM's limit");
                 out.extend_from_slice(tag.as_ref());
             }
             Cipher::Counter(keys) => {
-                let CounterKeys {
-                    key,
-                    salt,
-                    authentication,
-                } = &**keys;
-                key.less_safe_encrypt(
-                    &mut out[start + header_len..],
-                    counter_block(salt, ssrc, index),
-                )
-                .expect("counter mode takes any length");
+                let CounterKeys { key, salt, authentication } = &**keys;
+                key.less_safe_encrypt(&mut out[start + header_len..], counter_block(salt, ssrc, index))
+                    .expect("counter mode takes any length");
                 let roll_over = ((index >> 16) as u32).to_be_bytes();
                 let tag = sha1_80(authentication, &[&out[start..], &roll_over]);
                 out.extend_from_slice(&tag);
@@ -187,26 +157,15 @@ impl Sealer {
                 aad[..RTCP_CLEAR].copy_from_slice(&out[start..start + RTCP_CLEAR]);
                 aad[RTCP_CLEAR..].copy_from_slice(&word);
                 let tag = key
-                    .seal_in_place_separate_tag(
-                        gcm_rtcp_nonce(salt, ssrc, index),
-                        Aad::from(&aad),
-                        &mut out[start + RTCP_CLEAR..],
-                    )
+                    .seal_in_place_separate_tag(gcm_rtcp_nonce(salt, ssrc, index), Aad::from(&aad), &mut out[start + RTCP_CLEAR..])
                     .expect("an RTCP packet is far below GCM's limit");
                 out.extend_from_slice(tag.as_ref());
                 out.extend_from_slice(&word);
             }
             Cipher::Counter(keys) => {
-                let CounterKeys {
-                    key,
-                    salt,
-                    authentication,
-                } = &**keys;
-                key.less_safe_encrypt(
-                    &mut out[start + RTCP_CLEAR..],
-                    counter_block(salt, ssrc, u64::from(index)),
-                )
-                .expect("counter mode takes any length");
+                let CounterKeys { key, salt, authentication } = &**keys;
+                key.less_safe_encrypt(&mut out[start + RTCP_CLEAR..], counter_block(salt, ssrc, u64::from(index)))
+                    .expect("counter mode takes any length");
                 out.extend_from_slice(&word);
                 let tag = sha1_80(authentication, &[&out[start..]]);
                 out.extend_from_slice(&tag);
@@ -249,11 +208,7 @@ impl ReplayWindow {
     /// Marks an index; false when it is no news.
     fn take(&mut self, index: u32) -> bool {
         if self.seen == 0 || index > self.highest {
-            let step = if self.seen == 0 {
-                64
-            } else {
-                index - self.highest
-            };
+            let step = if self.seen == 0 { 64 } else { index - self.highest };
             self.seen = self.seen.checked_shl(step).unwrap_or(0) | 1;
             self.highest = index;
             return true;
@@ -287,19 +242,10 @@ impl Opener {
                 let (header, sealed) = packet.split_at(header_len);
                 self.scratch.clear();
                 self.scratch.extend_from_slice(sealed);
-                key.open_in_place(
-                    gcm_rtp_nonce(salt, ssrc, index),
-                    Aad::from(header),
-                    &mut self.scratch,
-                )
-                .is_ok()
+                key.open_in_place(gcm_rtp_nonce(salt, ssrc, index), Aad::from(header), &mut self.scratch).is_ok()
             }
             Cipher::Counter(keys) => {
-                let Some(split) = packet
-                    .len()
-                    .checked_sub(HMAC_TAG)
-                    .filter(|split| *split >= header_len)
-                else {
+                let Some(split) = packet.len().checked_sub(HMAC_TAG).filter(|split| *split >= header_len) else {
                     return false;
                 };
                 let roll_over = ((index >> 16) as u32).to_be_bytes();
@@ -340,31 +286,20 @@ impl Opener {
                 aad[..RTCP_CLEAR].copy_from_slice(&packet[..RTCP_CLEAR]);
                 aad[RTCP_CLEAR..].copy_from_slice(word);
                 self.scratch.extend_from_slice(sealed);
-                let opened = key
-                    .open_in_place(
-                        gcm_rtcp_nonce(salt, ssrc, index),
-                        Aad::from(&aad),
-                        &mut self.scratch[RTCP_CLEAR..],
-                    )
-                    .ok()?
-                    .len();
+                let opened =
+                    key.open_in_place(gcm_rtcp_nonce(salt, ssrc, index), Aad::from(&aad), &mut self.scratch[RTCP_CLEAR..]).ok()?.len();
                 self.scratch.truncate(RTCP_CLEAR + opened);
                 Some((ssrc, index))
             }
             Cipher::Counter(keys) => {
-                let CounterKeys {
-                    key,
-                    salt,
-                    authentication,
-                } = &**keys;
+                let CounterKeys { key, salt, authentication } = &**keys;
                 let (authenticated, tag) = packet.split_at(packet.len() - HMAC_TAG);
                 verify_slices_are_equal(&sha1_80(authentication, &[authenticated]), tag).ok()?;
                 let (sealed, word) = authenticated.split_at(authenticated.len() - SRTCP_INDEX);
                 let index = index_of(word)?;
                 self.scratch.extend_from_slice(sealed);
                 let block = counter_block(salt, ssrc, u64::from(index));
-                key.less_safe_encrypt(&mut self.scratch[RTCP_CLEAR..], block)
-                    .ok()?;
+                key.less_safe_encrypt(&mut self.scratch[RTCP_CLEAR..], block).ok()?;
                 Some((ssrc, index))
             }
         }
@@ -382,11 +317,7 @@ mod tests {
     use super::super::keys::MasterKeys;
     use super::*;
 
-    const PROFILES: [Profile; 3] = [
-        Profile::Aes256Gcm,
-        Profile::Aes128Gcm,
-        Profile::Aes128CmSha1,
-    ];
+    const PROFILES: [Profile; 3] = [Profile::Aes256Gcm, Profile::Aes128Gcm, Profile::Aes128CmSha1];
 
     fn pair(profile: Profile) -> (Sealer, Opener) {
         let material: Vec<u8> = (0..120u8).collect();
@@ -404,19 +335,11 @@ mod tests {
             sealer.seal_rtcp(&mut packet, 0, 0x0102_0304, 7);
             assert_ne!(packet[8..12], plain[8..12]);
             assert_eq!(opener.open_rtcp(&packet), Ok(&plain[..]), "{profile:?}");
-            assert_eq!(
-                opener.open_rtcp(&packet),
-                Err(Unopened::Replayed),
-                "{profile:?}"
-            );
+            assert_eq!(opener.open_rtcp(&packet), Err(Unopened::Replayed), "{profile:?}");
             for byte in 0..packet.len() {
                 let mut broken = packet.clone();
                 broken[byte] ^= 1;
-                assert_eq!(
-                    opener.open_rtcp(&broken),
-                    Err(Unopened::BadTag),
-                    "{profile:?} byte {byte}"
-                );
+                assert_eq!(opener.open_rtcp(&broken), Err(Unopened::BadTag), "{profile:?} byte {byte}");
             }
         }
     }
@@ -439,18 +362,9 @@ mod tests {
             packet.extend([0x80, 96, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 5, 1, 2, 3]);
             sealer.seal_rtp(&mut packet, 3, 12, 5, 0x1_ffff);
             assert_eq!(packet.len(), 3 + 15 + profile.tag_len());
-            assert!(
-                opener.verify_rtp(&packet[3..], 12, 5, 0x1_ffff),
-                "{profile:?}"
-            );
-            assert!(
-                !opener.verify_rtp(&packet[3..], 12, 5, 0xffff),
-                "{profile:?}"
-            );
-            assert!(
-                !opener.verify_rtp(&packet[3..], 12, 6, 0x1_ffff)
-                    || profile == Profile::Aes128CmSha1
-            );
+            assert!(opener.verify_rtp(&packet[3..], 12, 5, 0x1_ffff), "{profile:?}");
+            assert!(!opener.verify_rtp(&packet[3..], 12, 5, 0xffff), "{profile:?}");
+            assert!(!opener.verify_rtp(&packet[3..], 12, 6, 0x1_ffff) || profile == Profile::Aes128CmSha1);
         }
     }
 }

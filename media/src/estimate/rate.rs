@@ -52,14 +52,7 @@ pub(super) struct RateControl {
 
 impl RateControl {
     pub(super) fn new(now: Instant) -> RateControl {
-        RateControl {
-            target: START_BPS as f64,
-            capacity: None,
-            retry: RETRY,
-            last_update: now,
-            last_decrease: None,
-            loss: 0.0,
-        }
+        RateControl { target: START_BPS as f64, capacity: None, retry: RETRY, last_update: now, last_decrease: None, loss: 0.0 }
     }
 
     pub(super) fn target_bps(&self) -> u64 {
@@ -71,22 +64,12 @@ impl RateControl {
     }
 
     pub(super) fn congested_until(&self) -> Instant {
-        self.last_decrease
-            .map_or(self.last_update, |at| at + CONGESTED)
+        self.last_decrease.map_or(self.last_update, |at| at + CONGESTED)
     }
 
     /// What the delay says; `measured_bps` is what arrives.
-    pub(super) fn on_usage(
-        &mut self,
-        now: Instant,
-        usage: Usage,
-        measured_bps: u64,
-        round_trip: Duration,
-    ) {
-        let elapsed = now
-            .saturating_duration_since(self.last_update)
-            .as_secs_f64()
-            .min(1.0);
+    pub(super) fn on_usage(&mut self, now: Instant, usage: Usage, measured_bps: u64, round_trip: Duration) {
+        let elapsed = now.saturating_duration_since(self.last_update).as_secs_f64().min(1.0);
         self.last_update = now;
         match usage {
             Usage::Over => {
@@ -100,13 +83,7 @@ impl RateControl {
     }
 
     /// A share of packets was lost; `measured_bps` is what was sent or arrived.
-    pub(super) fn on_loss(
-        &mut self,
-        now: Instant,
-        loss: f32,
-        measured_bps: u64,
-        round_trip: Duration,
-    ) {
+    pub(super) fn on_loss(&mut self, now: Instant, loss: f32, measured_bps: u64, round_trip: Duration) {
         self.loss = loss;
         if loss > LOSS_HIGH {
             let kept = 1.0 - 0.5 * f64::from(loss);
@@ -124,9 +101,7 @@ impl RateControl {
     /// A share of what is measured or was allowed, whichever is less, but one step down takes `max_step` at most.
     fn step(&self, max_step: f64, share: f64, measured_bps: u64) -> f64 {
         let wished = share * self.target.min(measured_bps as f64);
-        wished
-            .max(self.target * (1.0 - max_step))
-            .max(MIN_BPS as f64)
+        wished.max(self.target * (1.0 - max_step)).max(MIN_BPS as f64)
     }
 
     fn decrease(&mut self, now: Instant, to: f64, measured_bps: u64, round_trip: Duration) {
@@ -136,11 +111,7 @@ impl RateControl {
             return;
         }
         let tried_again = self.capacity.is_none() && self.last_decrease.is_some();
-        self.retry = if tried_again {
-            (self.retry * 2).min(MAX_RETRY)
-        } else {
-            self.retry
-        };
+        self.retry = if tried_again { (self.retry * 2).min(MAX_RETRY) } else { self.retry };
         self.capacity = Some((measured_bps as f64).max(to));
         self.target = to;
         self.last_decrease = Some(now);
@@ -156,9 +127,7 @@ impl RateControl {
         let measured = measured_bps as f64;
         let grown = match self.capacity {
             None => self.target * (1.0 + GROWTH_UNKNOWN * elapsed),
-            Some(capacity) if self.target < 0.9 * capacity => {
-                self.target * (1.0 + GROWTH_KNOWN * elapsed)
-            }
+            Some(capacity) if self.target < 0.9 * capacity => self.target * (1.0 + GROWTH_KNOWN * elapsed),
             Some(capacity) => {
                 // Near what the link took last: a packet per response time, and not beyond without proof that it arrives.
                 let response = round_trip.as_secs_f64() + 0.1;
@@ -166,9 +135,6 @@ impl RateControl {
             }
         };
         let ahead = (measured_bps * AHEAD_FACTOR + AHEAD_BPS) as f64;
-        self.target = grown
-            .min(ahead.max(self.target))
-            .min(MAX_BPS as f64)
-            .max(self.target);
+        self.target = grown.min(ahead.max(self.target)).min(MAX_BPS as f64).max(self.target);
     }
 }

@@ -69,12 +69,10 @@ impl Simulation {
     fn send(&mut self, bytes: usize) {
         self.estimator.on_sent(self.now, Some(self.sequence), bytes);
         let queued = self.link.free_at.saturating_duration_since(self.now);
-        let lost =
-            queued > self.link.queue_limit || self.link.random.u64(..100) < self.link.loss_percent;
+        let lost = queued > self.link.queue_limit || self.link.random.u64(..100) < self.link.loss_percent;
         let arrival = (!lost).then(|| {
             self.worst_queue = self.worst_queue.max(queued);
-            self.link.free_at = self.link.free_at.max(self.now)
-                + Duration::from_secs_f64(bytes as f64 * 8.0 / self.link.bps);
+            self.link.free_at = self.link.free_at.max(self.now) + Duration::from_secs_f64(bytes as f64 * 8.0 / self.link.bps);
             self.link.free_at + self.link.propagation
         });
         self.arrived.push((self.sequence, arrival));
@@ -82,11 +80,8 @@ impl Simulation {
     }
 
     fn feed_back(&mut self) {
-        let known = self
-            .arrived
-            .iter()
-            .rposition(|(_, arrival)| arrival.is_some_and(|arrival| arrival <= self.now))
-            .map_or(0, |last| last + 1);
+        let known =
+            self.arrived.iter().rposition(|(_, arrival)| arrival.is_some_and(|arrival| arrival <= self.now)).map_or(0, |last| last + 1);
         let batch: Vec<_> = self.arrived.drain(..known).collect();
         let Some((base, _)) = batch.first().copied() else {
             return;
@@ -97,9 +92,7 @@ impl Simulation {
         let now = self.now;
         feedback::read(&packet, |feedback| {
             if let Feedback::Transport(feedback) = feedback {
-                estimator.on_feedback(now, &feedback, |sequence| {
-                    highest.checked_sub(u64::from((highest as u16).wrapping_sub(sequence)))
-                });
+                estimator.on_feedback(now, &feedback, |sequence| highest.checked_sub(u64::from((highest as u16).wrapping_sub(sequence))));
             }
         });
     }
@@ -112,10 +105,7 @@ impl Simulation {
 /// Transport-wide feedback with two-bit status vectors and large deltas.
 fn encode(base: u64, batch: &[(u64, Option<Instant>)], start: Instant) -> Vec<u8> {
     let ticks = |at: Instant| at.duration_since(start).as_micros() as i64 / 250;
-    let first = batch
-        .iter()
-        .find_map(|(_, arrival)| *arrival)
-        .map_or(0, ticks);
+    let first = batch.iter().find_map(|(_, arrival)| *arrival).map_or(0, ticks);
     let reference = first / 256;
     let mut body = vec![];
     let mut deltas = vec![];
@@ -150,31 +140,17 @@ fn a_growing_queue_lowers_the_rate_and_a_wider_link_brings_it_back() {
     let mut simulation = Simulation::new(1_000_000.0);
     simulation.run(Duration::from_secs(5), 3_000_000);
     let low = simulation.target();
-    assert!(
-        (500_000..1_150_000).contains(&low),
-        "on a 1 Mbps link: {low}"
-    );
+    assert!((500_000..1_150_000).contains(&low), "on a 1 Mbps link: {low}");
 
     simulation.worst_queue = Duration::ZERO;
     simulation.run(Duration::from_secs(20), 3_000_000);
-    assert!(
-        simulation.worst_queue < Duration::from_millis(250),
-        "queue {:?}",
-        simulation.worst_queue
-    );
+    assert!(simulation.worst_queue < Duration::from_millis(250), "queue {:?}", simulation.worst_queue);
     let settled = simulation.target();
-    assert!(
-        (500_000..1_200_000).contains(&settled),
-        "after 25 s: {settled}"
-    );
+    assert!((500_000..1_200_000).contains(&settled), "after 25 s: {settled}");
 
     simulation.link.bps = 5_000_000.0;
     simulation.run(Duration::from_secs(40), 3_000_000);
-    assert!(
-        simulation.target() > 2_500_000,
-        "on a 5 Mbps link: {}",
-        simulation.target()
-    );
+    assert!(simulation.target() > 2_500_000, "on a 5 Mbps link: {}", simulation.target());
 }
 
 #[test]
@@ -205,11 +181,7 @@ fn loss_above_ten_percent_lowers_the_rate_and_its_end_lets_it_recover() {
 fn an_application_that_sends_little_does_not_run_the_estimate_away() {
     let mut simulation = Simulation::new(20_000_000.0);
     simulation.run(Duration::from_secs(120), 200_000);
-    assert!(
-        (1_200_000..=2_500_000).contains(&simulation.target()),
-        "{}",
-        simulation.target()
-    );
+    assert!((1_200_000..=2_500_000).contains(&simulation.target()), "{}", simulation.target());
 }
 
 #[test]
@@ -243,11 +215,7 @@ fn without_feedback_the_rate_falls() {
         simulation.now += Duration::from_millis(10);
         simulation.send(1000);
     }
-    assert!(
-        simulation.target() < before / 3,
-        "{} of {before}",
-        simulation.target()
-    );
+    assert!(simulation.target() < before / 3, "{} of {before}", simulation.target());
 }
 
 #[test]
@@ -260,11 +228,7 @@ fn receiver_reports_serve_where_there_is_no_transport_feedback() {
             now += Duration::from_millis(10);
             estimator.on_sent(now, None, 1000);
         }
-        estimator.on_report(
-            now,
-            if second < 5 { 0.3 } else { 0.0 },
-            Some(Duration::from_millis(50)),
-        );
+        estimator.on_report(now, if second < 5 { 0.3 } else { 0.0 }, Some(Duration::from_millis(50)));
     }
     let target = estimator.control.target_bps();
     assert!(target < 800_000, "{target}");

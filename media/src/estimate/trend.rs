@@ -89,11 +89,7 @@ impl Trend {
     /// A packet's sending and arrival time, in sending order. Answers the state when a group was completed.
     pub(super) fn on_packet(&mut self, sent: Instant, arrival_us: i64) -> Option<Usage> {
         let Some(current) = self.current.as_mut() else {
-            self.current = Some(Group {
-                first_sent: sent,
-                last_sent: sent,
-                last_arrival_us: arrival_us,
-            });
+            self.current = Some(Group { first_sent: sent, last_sent: sent, last_arrival_us: arrival_us });
             return None;
         };
         if sent < current.first_sent {
@@ -101,15 +97,8 @@ impl Trend {
         }
         if sent.saturating_duration_since(current.last_sent) > RESET {
             let threshold = self.threshold;
-            *self = Trend {
-                threshold,
-                ..Trend::default()
-            };
-            self.current = Some(Group {
-                first_sent: sent,
-                last_sent: sent,
-                last_arrival_us: arrival_us,
-            });
+            *self = Trend { threshold, ..Trend::default() };
+            self.current = Some(Group { first_sent: sent, last_sent: sent, last_arrival_us: arrival_us });
             return Some(Usage::Normal);
         }
         if sent.saturating_duration_since(current.first_sent) <= GROUP {
@@ -118,17 +107,9 @@ impl Trend {
             return None;
         }
         let complete = *current;
-        *current = Group {
-            first_sent: sent,
-            last_sent: sent,
-            last_arrival_us: arrival_us,
-        };
+        *current = Group { first_sent: sent, last_sent: sent, last_arrival_us: arrival_us };
         let before = self.previous.replace(complete)?;
-        let sent_ms = complete
-            .last_sent
-            .saturating_duration_since(before.last_sent)
-            .as_secs_f64()
-            * 1000.0;
+        let sent_ms = complete.last_sent.saturating_duration_since(before.last_sent).as_secs_f64() * 1000.0;
         let arrival_ms = (complete.last_arrival_us - before.last_arrival_us) as f64 / 1000.0;
         self.on_group(sent_ms, arrival_ms, complete.last_arrival_us);
         Some(self.usage)
@@ -146,11 +127,7 @@ impl Trend {
         if self.line.len() > WINDOW {
             self.line.pop_front();
         }
-        let slope = if self.line.len() == WINDOW {
-            slope(&self.line)
-        } else {
-            None
-        };
+        let slope = if self.line.len() == WINDOW { slope(&self.line) } else { None };
         if let Some(slope) = slope {
             self.detect(slope, sent_ms);
         }
@@ -159,16 +136,9 @@ impl Trend {
     fn detect(&mut self, slope: f64, sent_ms: f64) {
         let trend = f64::from(self.groups.min(MAX_WEIGHT)) * slope * GAIN;
         if trend > self.threshold {
-            self.over_for_ms += if self.over_count == 0 {
-                sent_ms / 2.0
-            } else {
-                sent_ms
-            };
+            self.over_for_ms += if self.over_count == 0 { sent_ms / 2.0 } else { sent_ms };
             self.over_count += 1;
-            if self.over_for_ms > OVERUSE_TIME
-                && self.over_count > 1
-                && slope >= self.previous_slope
-            {
+            if self.over_for_ms > OVERUSE_TIME && self.over_count > 1 && slope >= self.previous_slope {
                 self.over_for_ms = 0.0;
                 self.over_count = 0;
                 self.usage = Usage::Over;
@@ -176,11 +146,7 @@ impl Trend {
         } else {
             self.over_for_ms = 0.0;
             self.over_count = 0;
-            self.usage = if trend < -self.threshold {
-                Usage::Under
-            } else {
-                Usage::Normal
-            };
+            self.usage = if trend < -self.threshold { Usage::Under } else { Usage::Normal };
         }
         self.previous_slope = slope;
         self.adapt(trend.abs(), sent_ms);
@@ -190,11 +156,7 @@ impl Trend {
         if trend > self.threshold + OUTLIER {
             return;
         }
-        let speed = if trend < self.threshold {
-            THRESHOLD_DOWN
-        } else {
-            THRESHOLD_UP
-        };
+        let speed = if trend < self.threshold { THRESHOLD_DOWN } else { THRESHOLD_UP };
         self.threshold += speed * (trend - self.threshold) * elapsed_ms.min(100.0);
         self.threshold = self.threshold.clamp(THRESHOLD_BOUNDS.0, THRESHOLD_BOUNDS.1);
     }
@@ -203,15 +165,9 @@ impl Trend {
 /// Least squares; None when all points lie at one time.
 fn slope(points: &VecDeque<(f64, f64)>) -> Option<f64> {
     let count = points.len() as f64;
-    let (x_sum, y_sum) = points
-        .iter()
-        .fold((0.0, 0.0), |(x_sum, y_sum), (x, y)| (x_sum + x, y_sum + y));
+    let (x_sum, y_sum) = points.iter().fold((0.0, 0.0), |(x_sum, y_sum), (x, y)| (x_sum + x, y_sum + y));
     let (x_mean, y_mean) = (x_sum / count, y_sum / count);
-    let (over, under) = points.iter().fold((0.0, 0.0), |(over, under), (x, y)| {
-        (
-            over + (x - x_mean) * (y - y_mean),
-            under + (x - x_mean) * (x - x_mean),
-        )
-    });
+    let (over, under) =
+        points.iter().fold((0.0, 0.0), |(over, under), (x, y)| (over + (x - x_mean) * (y - y_mean), under + (x - x_mean) * (x - x_mean)));
     (under > 0.0).then(|| over / under)
 }
