@@ -491,9 +491,9 @@ pub struct ShardStats {
 /// Where the media plane listens and what it tells clients.
 #[derive(Debug, Clone)]
 pub struct MediaConfig {
-    /// UDP sockets, one per shard: the first port and how many shards. 0 shards = cores minus one, at least one.
+    /// UDP sockets, one per shard; each shard advertises only its own. Usually one port of a range per core but one.
     pub udp_bind: Vec<SocketAddr>,
-    /// Addresses put into candidates; empty = those of the bound sockets' interfaces.
+    /// Addresses put into candidates when a socket is bound to all addresses; not used for one that is bound to its own.
     pub advertised: Vec<std::net::IpAddr>,
     /// ICE lite.
     pub ice_lite: bool,

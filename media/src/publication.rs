@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::control::{LayerSpec, TrackSpec};
+use crate::control::{LayerSpec, TrackSettings, TrackSpec};
 use crate::forward::{PacketFacts, StreamKey, TimeReference};
 use crate::history::History;
 use crate::ids::{ParticipantKey, TrackKey};
@@ -106,12 +106,10 @@ impl Layer {
         self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < LAYER_SILENT_AFTER)
     }
 
-    /// Bits per second measured, else announced.
+    /// Bits per second measured; in its first second at least what was announced.
     pub fn rate_bps(&self, now: Instant) -> u64 {
-        match self.rate.bps(now) {
-            0 => self.spec.bitrate_bps,
-            measured => measured,
-        }
+        let measured = self.rate.bps(now);
+        if measured == 0 || self.rate.is_young(now) { measured.max(self.spec.bitrate_bps) } else { measured }
     }
 
     /// Packets expected and received since the stream began.
@@ -150,6 +148,11 @@ impl RateMeter {
     fn add(&mut self, now: Instant, bytes: usize) {
         let part = self.part(now);
         self.parts[part] = self.parts[part].saturating_add(bytes as u32);
+    }
+
+    /// Less than a full second was measured.
+    fn is_young(&self, now: Instant) -> bool {
+        self.origin.is_none_or(|origin| now.saturating_duration_since(origin) < Duration::from_secs(1))
     }
 
     fn bps(&self, now: Instant) -> u64 {
@@ -315,7 +318,7 @@ impl Publication {
     }
 
     /// The highest layer that a subscriber with these settings can use, from what is announced or live. `None`: unwanted.
-    pub fn wanted_layer(&self, settings: &crate::control::TrackSettings) -> Option<u8> {
+    pub fn wanted_layer(&self, settings: &TrackSettings) -> Option<u8> {
         if settings.disabled || self.layers.is_empty() {
             return None;
         }

@@ -19,11 +19,11 @@ use std::time::Instant;
 use crate::control::{Event, MediaPermissions, ParticipantSpec, Refusal, ShardStats, Target, TrackSpec};
 use crate::data::SenderBudget;
 use crate::ids::{ParticipantKey, RoomKey, TrackKey};
-use crate::packet::{MediaKind, RtpPacket};
+use crate::packet::{Codec, MediaKind, RtpPacket};
 use crate::publication::{Publication, Source};
 use crate::shard::Limits;
 use crate::shard::entropy::Entropy;
-use crate::shard::peers::{PeerKey, Peers};
+use crate::shard::peers::{Peer, PeerKey, Peers};
 use crate::tap::TapPacket;
 use crate::transport::{Identity, RecvId, SendSlab, Transport, TransportConfig, TransportOutput};
 
@@ -248,6 +248,10 @@ impl Room {
             return;
         }
         participant.publications.insert(track);
+        let publisher = participant.publisher;
+        if let Some(peer) = publisher.and_then(|p| turn.peers.touch(p)) {
+            limit_codecs(peer, &spec);
+        }
         self.publications.insert(track, Publication::new(track, key, spec, turn.now));
         self.bind_sections(turn, key);
     }
@@ -344,15 +348,19 @@ impl Room {
     }
 }
 
+/// A frame that is encrypted end to end cannot be taken apart by clients that get it as RED: such a track comes as plain Opus.
+pub(super) fn limit_codecs(peer: &mut Peer, spec: &TrackSpec) {
+    if spec.encrypted && spec.kind == MediaKind::Audio && !spec.cid.is_empty() {
+        peer.transport.limit_received_codecs(spec.cid.clone(), vec![Codec::Opus]);
+    }
+}
+
 /// Closes a transport politely and forgets it.
 fn close_peer(turn: &mut Turn<'_>, key: PeerKey) {
     let Some(peer) = turn.peers.get_mut(key) else { return };
     peer.transport.close(turn.now, turn.slab);
     // What it still says concerns nobody; what it still sends goes out.
     while let TransportOutput::Event(_) = peer.transport.poll_output(turn.now, turn.slab) {}
-    let dropped = peer.transport.stats();
-    turn.stats.dropped_bad_tag += dropped.bad_tag;
-    turn.stats.dropped_unknown_ssrc += dropped.unknown_ssrc;
-    turn.stats.limit_hits += dropped.limit_hits;
+    peer.count_dropped(turn.stats);
     turn.peers.remove(key);
 }

@@ -156,6 +156,7 @@ impl Shard {
         while let Some(key) = self.peers.next_due(now) {
             if let Some(peer) = self.peers.touch(key) {
                 peer.transport.handle_timeout(now, &mut self.slab);
+                peer.count_dropped(&mut self.stats);
             }
         }
         while let Some(&Reverse((at, key))) = self.rounds.peek() {

@@ -19,6 +19,8 @@ const LEVEL_STEPS: f32 = 8.0;
 /// A client that sends no level: an Opus packet of this many bytes for 20 ms (24 kbit/s) is taken for speech. Silence
 /// encodes to a few bytes with DTX and to less than this without.
 const SPEECH_BYTES: usize = 60;
+/// The level that such a packet is taken to have: ordinary speech.
+const SPEECH_LEVEL: u8 = 20;
 
 /// Loudness of one publication.
 #[derive(Debug, Default)]
@@ -40,7 +42,7 @@ impl AudioLevel {
         // DTX and gaps: what was not sent was silence, at most one window of it.
         let ms = (step / 48).clamp(1, WINDOW_MS);
         let level = packet.ext.audio_level.unwrap_or(match packet.codec {
-            Codec::Opus | Codec::Red if packet.payload.len() >= SPEECH_BYTES => ACTIVE_LEVEL,
+            Codec::Opus | Codec::Red if packet.payload.len() >= SPEECH_BYTES => SPEECH_LEVEL,
             _ => 127,
         });
         self.heard = true;

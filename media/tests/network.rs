@@ -35,6 +35,7 @@ fn config(shards: usize) -> MediaConfig {
 }
 
 struct Person {
+    key: ParticipantKey,
     client: Client,
     sockets: Vec<UdpSocket>,
     room: RoomKey,
@@ -78,14 +79,14 @@ impl Meeting {
             connected: true,
         };
         self.media.send(Command::AddParticipant { room, participant: key, spec }).unwrap();
-        self.people.push(Person { client, sockets, room });
+        self.people.push(Person { key, client, sockets, room });
         key
     }
 
     fn publish(&mut self, who: ParticipantKey, kind: MediaKind) -> TrackKey {
         let track = TrackKey(self.media.next_key());
-        let others: Vec<ParticipantKey> = self.people.iter().map(|p| p.client.key).filter(|k| *k != who).collect();
-        let person = self.people.iter_mut().find(|p| p.client.key == who).unwrap();
+        let others: Vec<ParticipantKey> = self.people.iter().map(|p| p.key).filter(|k| *k != who).collect();
+        let person = self.people.iter_mut().find(|p| p.key == who).unwrap();
         person.client.publish(Instant::now(), track, kind, 1, false);
         let cid = person.client.published.last().unwrap().cid.clone();
         let room = person.room;
@@ -98,7 +99,7 @@ impl Meeting {
     }
 
     fn received(&self, who: ParticipantKey, track: TrackKey) -> usize {
-        let client = &self.people.iter().find(|p| p.client.key == who).unwrap().client;
+        let client = &self.people.iter().find(|p| p.key == who).unwrap().client;
         let of_track = |s: &&client::ReceivedStream| s.packets.values().any(|p| p.mark.publication == track.0);
         client.receiving().received.values().filter(of_track).map(|s| s.packets.len()).sum()
     }
@@ -123,7 +124,7 @@ impl Meeting {
                     continue;
                 }
             };
-            let Some(person) = self.people.iter_mut().find(|p| p.client.key == who) else { continue };
+            let Some(person) = self.people.iter_mut().find(|p| p.key == who) else { continue };
             match event {
                 Event::Answer { sdp, .. } => person.client.take_answer(&sdp),
                 Event::Offer { id, sdp, .. } => person.client.take_offer(id, &sdp),
@@ -132,7 +133,7 @@ impl Meeting {
             }
         }
         let now = Instant::now();
-        for Person { client, sockets, room } in &mut self.people {
+        for Person { key, client, sockets, room } in &mut self.people {
             let mut buffer = [0; 2048];
             for socket in sockets.iter() {
                 while let Ok((len, source)) = socket.recv_from(&mut buffer) {
@@ -143,7 +144,7 @@ impl Meeting {
             client.advance(now, true);
             drain(client, now, sockets);
             for said in std::mem::take(&mut client.said) {
-                let (room, participant) = (*room, client.key);
+                let (room, participant) = (*room, *key);
                 self.media
                     .send(match said {
                         Said::Offer { sdp } => Command::Offer { room, participant, id: 1, sdp },

@@ -30,15 +30,13 @@ impl Wake {
         }
     }
 
-    /// The shard: takes the wake-up; what was queued before it is visible now.
-    pub(super) fn take(&self) -> bool {
-        if !self.pending.swap(false, Ordering::SeqCst) {
-            return false;
-        }
+    /// The shard, when epoll says that it was woken: takes the wake-up, before it looks at what was queued. The order matters: a
+    /// waker between the two steps makes no system call, and what it queued is seen.
+    pub(super) fn take(&self) {
         let mut counter = [0u8; 8];
-        // SAFETY: eight writable bytes. Nothing to read means that the waker has not written yet; epoll will tell again.
+        // SAFETY: eight writable bytes.
         unsafe { libc::read(self.fd.as_raw_fd(), counter.as_mut_ptr().cast(), counter.len()) };
-        true
+        self.pending.store(false, Ordering::SeqCst);
     }
 }
 
@@ -51,26 +49,29 @@ impl AsRawFd for Wake {
 /// An epoll instance, level-triggered.
 pub(super) struct Poll {
     fd: OwnedFd,
+    wake: RawFd,
     /// epoll_pwait2 is missing (before Linux 5.11): time-outs are rounded up to milliseconds.
     milliseconds_only: bool,
 }
 
 impl Poll {
-    pub(super) fn new(readable: &[RawFd]) -> io::Result<Poll> {
+    /// Watches a socket and a wake-up.
+    pub(super) fn new(socket: RawFd, wake: RawFd) -> io::Result<Poll> {
         // SAFETY: no pointers.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: a fresh descriptor that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        for &source in readable {
+        for source in [socket, wake] {
             let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: source as u64 };
             // SAFETY: `event` lives for the call.
             check(unsafe { libc::epoll_ctl(fd.as_raw_fd(), libc::EPOLL_CTL_ADD, source, &raw mut event) })?;
         }
-        Ok(Poll { fd, milliseconds_only: false })
+        Ok(Poll { fd, wake, milliseconds_only: false })
     }
 
-    /// Sleeps until something is readable or `timeout` has passed. Which one it was, the reader finds out.
-    pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+    /// Sleeps until something is readable or `timeout` has passed. True: the shard was woken. Whether there are datagrams, the
+    /// reader finds out.
+    pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<bool> {
         const EVENTS: usize = 4;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         if !self.milliseconds_only {
@@ -92,8 +93,8 @@ impl Poll {
                 )
             };
             match io::Error::last_os_error().raw_os_error() {
-                _ if result >= 0 => return Ok(()),
-                Some(libc::EINTR) => return Ok(()),
+                _ if result >= 0 => return Ok(self.woken(&events[..result as usize])),
+                Some(libc::EINTR) => return Ok(false),
                 // Old kernels, and sandboxes that do not know the call.
                 Some(libc::ENOSYS | libc::EPERM) => self.milliseconds_only = true,
                 _ => return Err(io::Error::last_os_error()),
@@ -102,9 +103,15 @@ impl Poll {
         let ms = timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as libc::c_int;
         // SAFETY: `events` lives for the call.
         match check(unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), EVENTS as libc::c_int, ms) }) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
+            Ok(count) => Ok(self.woken(&events[..count as usize])),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(error),
         }
+    }
+
+    fn woken(&self, events: &[libc::epoll_event]) -> bool {
+        // Copied out of the packed structure.
+        events.iter().any(|event| { event.u64 } == self.wake as u64)
     }
 }
 

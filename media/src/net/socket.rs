@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::poll::check;
+use crate::transport::Datagram;
 
 /// Messages per recvmmsg. With GRO each may hold up to 64 datagrams.
 const BATCH: usize = 32;
@@ -46,9 +47,16 @@ pub(super) struct UdpSocket {
     socket: Socket,
     local: SocketAddr,
     buffers: Vec<u8>,
+    vectors: Vectors,
     /// The kernel takes several datagrams as one message.
     pub(super) segments: bool,
 }
+
+/// Scratch of [`UdpSocket::send`], kept for its memory. Empty or stale between calls, and never read then.
+struct Vectors(Vec<libc::iovec>);
+
+// SAFETY: the pointers are only followed within `send`, which writes them anew.
+unsafe impl Send for Vectors {}
 
 // Kept for a whole batch on the stack of `receive`.
 struct Received {
@@ -79,7 +87,7 @@ impl UdpSocket {
         // Zero is "no segmentation": the kernel knows the option when it takes it.
         let segments = set_option(fd, libc::IPPROTO_UDP, UDP_SEGMENT, 0).is_ok();
         tracing::debug!(%local, gro, segments, receive_buffer = socket.recv_buffer_size().unwrap_or(0), "UDP socket");
-        Ok(UdpSocket { socket, local, buffers: vec![0; BATCH * MESSAGE_BYTES], segments })
+        Ok(UdpSocket { socket, local, buffers: vec![0; BATCH * MESSAGE_BYTES], vectors: Vectors(Vec::new()), segments })
     }
 
     /// Where it is bound.
@@ -129,12 +137,15 @@ impl UdpSocket {
         Ok(count == BATCH)
     }
 
-    /// Writes messages whose segments are `segments`, in order. Returns how many messages the kernel took; fewer than given
+    /// Writes messages whose segments are `datagrams` that lie in `bytes`, in order. Returns how many messages the kernel took; fewer than given
     /// come with the error that the next one met.
-    pub(super) fn send(&self, messages: &[Message], segments: &[&[u8]]) -> (usize, Option<io::Error>) {
+    pub(super) fn send(&mut self, messages: &[Message], datagrams: &[Datagram], bytes: &[u8]) -> (usize, Option<io::Error>) {
         const SEND_BATCH: usize = 64;
-        let mut vectors: Vec<libc::iovec> = Vec::with_capacity(segments.len());
-        vectors.extend(segments.iter().map(|s| libc::iovec { iov_base: s.as_ptr().cast_mut().cast(), iov_len: s.len() }));
+        self.vectors.0.clear();
+        self.vectors.0.extend(datagrams.iter().map(|d| {
+            let segment = &bytes[d.start as usize..(d.start + d.len) as usize];
+            libc::iovec { iov_base: segment.as_ptr().cast_mut().cast(), iov_len: segment.len() }
+        }));
         let mut done = 0;
         while done < messages.len() {
             let batch = &messages[done..(done + SEND_BATCH).min(messages.len())];
@@ -146,7 +157,7 @@ impl UdpSocket {
                 let name = names[index].write(SockAddr::from(self.reachable(message.destination)));
                 header.msg_name = name.as_ptr().cast_mut().cast();
                 header.msg_namelen = name.len();
-                header.msg_iov = vectors[message.first_segment..].as_mut_ptr();
+                header.msg_iov = self.vectors.0[message.first_segment..].as_mut_ptr();
                 header.msg_iovlen = message.segments as _;
                 write_control(header, &mut controls[index], self.source(message.source.ip()), message.segment_size);
             }

@@ -46,15 +46,21 @@ impl Worker {
         stats: Arc<Lock<ShardStats>>,
         events: Arc<dyn Fn(Event) + Send + Sync>,
     ) -> io::Result<Worker> {
-        let poll = Poll::new(&[socket.as_raw_fd(), wake.as_raw_fd()])?;
+        let poll = Poll::new(socket.as_raw_fd(), wake.as_raw_fd())?;
         Ok(Worker { shard, socket, candidates, commands, wake, stats, events, poll, writer: Writer::default() })
     }
 
     pub(super) fn run(mut self) {
         let mut report_at = clock() + REPORT;
-        let mut failures = 0u32;
+        let (mut failures, mut woken) = (0u32, false);
         loop {
             let now = clock();
+            if std::mem::take(&mut woken) {
+                self.wake.take();
+                if self.shard.has_rings() {
+                    self.shard.handle(now, ShardInput::SourceWake);
+                }
+            }
             let mut more = self.take_commands(now);
             match self.read(now) {
                 Ok(left_over) => {
@@ -91,18 +97,18 @@ impl Worker {
                 return;
             }
             let sleep = if more { Duration::ZERO } else { deadline.min(report_at).saturating_duration_since(clock()) };
-            if let Err(error) = self.poll.wait(sleep) {
-                tracing::error!(%error, "epoll failed");
-                pause(Duration::from_millis(10));
+            match self.poll.wait(sleep) {
+                Ok(by_command) => woken = by_command,
+                Err(error) => {
+                    tracing::error!(%error, "epoll failed");
+                    pause(Duration::from_millis(10));
+                }
             }
         }
     }
 
     /// Takes commands; true when there may be more.
     fn take_commands(&mut self, now: Instant) -> bool {
-        if self.wake.take() && self.shard.has_rings() {
-            self.shard.handle(now, ShardInput::SourceWake);
-        }
         for _ in 0..COMMANDS_PER_TURN {
             match self.commands.try_recv() {
                 Ok(command) => self.shard.handle(now, ShardInput::Command(command)),

@@ -23,7 +23,7 @@ pub(super) struct Written {
 /// Groups and writes. Keeps its memory from turn to turn.
 #[derive(Default)]
 pub(super) struct Writer {
-    order: Vec<u32>,
+    datagrams: Vec<Datagram>,
     messages: Vec<Message>,
 }
 
@@ -34,22 +34,22 @@ impl Writer {
         if slab.datagrams.is_empty() {
             return written;
         }
-        self.order.clear();
-        self.order.extend(0..slab.datagrams.len() as u32);
+        let datagrams = &mut self.datagrams;
+        datagrams.clear();
+        datagrams.append(&mut slab.datagrams);
         if socket.segments {
-            // Stable: the order to one destination is kept.
-            self.order.sort_by_key(|&i| slab.datagrams[i as usize].destination);
+            // A datagram's place in the slab keeps the order to one destination.
+            datagrams.sort_unstable_by_key(|d| (d.destination, d.start));
         }
-        let datagrams: Vec<Datagram> = self.order.iter().map(|&i| slab.datagrams[i as usize]).collect();
-        let segments: Vec<&[u8]> = datagrams.iter().map(|d| &slab.bytes[d.start as usize..(d.start + d.len) as usize]).collect();
-        group(&datagrams, if socket.segments { MAX_SEGMENTS } else { 1 }, &mut self.messages);
+        group(datagrams, if socket.segments { MAX_SEGMENTS } else { 1 }, &mut self.messages);
         let mut at = 0;
         while at < self.messages.len() {
-            let (sent, error) = socket.send(&self.messages[at..], &segments);
+            let (sent, error) = socket.send(&self.messages[at..], datagrams, &slab.bytes);
             for message in &self.messages[at..at + sent] {
-                let bytes: usize = segments[message.first_segment..message.first_segment + message.segments].iter().map(|s| s.len()).sum();
+                let segments = &datagrams[message.first_segment..message.first_segment + message.segments];
+                let bytes: u64 = segments.iter().map(|d| u64::from(d.len)).sum();
                 written.datagrams += message.segments as u64;
-                written.bytes += bytes as u64;
+                written.bytes += bytes;
             }
             at += sent;
             let Some(error) = error else { break };
@@ -78,7 +78,6 @@ impl Writer {
             }
         }
         slab.bytes.clear();
-        slab.datagrams.clear();
         written
     }
 }

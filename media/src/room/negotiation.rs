@@ -7,7 +7,7 @@ use crate::control::{Event, Refusal, Target};
 use crate::ids::{ParticipantKey, TrackKey};
 use crate::packet::MediaKind;
 use crate::publication::Source;
-use crate::room::{Participant, Room, Section, Turn};
+use crate::room::{Participant, Room, Section, Turn, limit_codecs};
 use crate::shard::peers::PeerKey;
 use crate::packet::Codec;
 use crate::transport::{LocalDescription, NegotiationError, RecvId, SendId, TransportEvent};
@@ -22,6 +22,10 @@ impl Room {
                 let peer = self.make_peer(turn, key, Target::Publisher);
                 let Some(participant) = self.participants.get_mut(&key) else { return };
                 participant.publisher = Some(peer);
+                let announced = participant.publications.iter().filter_map(|t| self.publications.get(t));
+                if let Some(peer) = turn.peers.get_mut(peer) {
+                    announced.for_each(|p| limit_codecs(peer, &p.spec));
+                }
                 if participant.spec.single_connection {
                     // What it subscribed to before it offered is placed in this very answer.
                     for track in participant.subscriptions.clone() {

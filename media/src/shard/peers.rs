@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::control::Target;
+use crate::control::{ShardStats, Target};
 use crate::ids::{ParticipantKey, RoomKey, TrackKey};
-use crate::transport::{ChannelId, RecvId, SendId, Transport};
+use crate::transport::{ChannelId, RecvId, SendId, Transport, TransportStats};
 
 /// Addresses remembered of one peer: its candidates behind NATs. More are refused and counted.
 const MAX_ADDRESSES: usize = 16;
@@ -43,11 +43,25 @@ pub struct Peer {
     pub reliable: Option<ChannelId>,
     /// `_lossy`.
     pub lossy: Option<ChannelId>,
+    /// What [`Peer::count_dropped`] has counted already.
+    counted: TransportStats,
     addresses: Vec<SocketAddr>,
     ufrags: VecDeque<String>,
     needs_drain: bool,
     deadline: Instant,
     scheduled: Option<Instant>,
+}
+
+impl Peer {
+    /// Adds what the transport dropped since the last call.
+    pub fn count_dropped(&mut self, stats: &mut ShardStats) {
+        let now = self.transport.stats();
+        let before = std::mem::replace(&mut self.counted, now);
+        stats.dropped_bad_tag += now.bad_tag - before.bad_tag + now.replayed - before.replayed;
+        stats.dropped_unknown_address += now.unvalidated - before.unvalidated;
+        stats.dropped_unknown_ssrc += now.unknown_ssrc - before.unknown_ssrc;
+        stats.limit_hits += now.limit_hits - before.limit_hits;
+    }
 }
 
 impl std::fmt::Debug for Peer {
@@ -102,6 +116,7 @@ impl Peers {
             sends: BTreeMap::new(),
             reliable: None,
             lossy: None,
+            counted: TransportStats::default(),
             addresses: Vec::new(),
             ufrags: VecDeque::new(),
             needs_drain: false,

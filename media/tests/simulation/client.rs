@@ -60,7 +60,6 @@ pub struct ReceivedPacket {
     pub timestamp: u32,
     pub picture_id: Option<u16>,
     pub tl0: Option<u8>,
-    pub first_of_frame: bool,
     pub key_frame: bool,
     pub codec: Codec,
 }
@@ -98,10 +97,8 @@ pub enum Said {
 }
 
 pub struct Client {
-    pub key: ParticipantKey,
     pub sid: String,
     pub identity: String,
-    pub single: bool,
     pub publisher: Connection,
     pub subscriber: Option<Connection>,
     pub published: Vec<Published>,
@@ -128,10 +125,8 @@ impl Client {
         publisher.changes.push(Change::Channels);
         let subscriber = (!spec.single).then(|| Connection::new(spec, 1, now));
         Client {
-            key: spec.key,
             sid: format!("PA_{}", spec.key.0),
             identity: format!("user-{}", spec.key.0),
-            single: spec.single,
             publisher,
             subscriber,
             published: Vec::new(),
@@ -457,7 +452,6 @@ impl Connection {
             timestamp: packet.header.timestamp,
             picture_id: vp8.and_then(|d| d.picture_id),
             tl0: vp8.and_then(|d| d.tl0_pic_idx),
-            first_of_frame: vp8.is_some_and(|d| d.start_of_partition),
             key_frame: vp8.is_some_and(|d| d.key_frame),
             codec,
         };

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use auralink_media::control::{Event, TrackSettings};
+use auralink_media::control::{Command, Event, TrackSettings};
 use auralink_media::packet::{Codec, MediaKind};
 
 use crate::determinism::seeded;
 use crate::network::Conditions;
-use crate::world::World;
+use crate::world::{ROOM, World};
 
 fn seconds(s: f64) -> Duration {
     Duration::from_secs_f64(s)
@@ -99,6 +99,49 @@ fn many_joining_at_once_are_not_many_offers_to_each() {
             world.events[before..].iter().filter(|(_, e)| matches!(e, Event::Offer { participant, .. } if *participant == first)).count();
         assert!((1..=4).contains(&offers), "{offers} offers for 8 tracks");
         assert_eq!(world.clients[&first].receiving().received.len(), 8);
+        world.end();
+    });
+}
+
+#[test]
+fn a_client_that_resumes_gets_new_credentials_and_goes_on() {
+    seeded(6, || {
+        let mut world = World::new(6, Conditions::PERFECT, None);
+        let (alice, bob) = (world.join(false, true), world.join(false, true));
+        let audio = world.publish(alice, MediaKind::Audio, 1, false);
+        world.run(seconds(1.5));
+        let before = world.received(bob, audio)[0].packets.len();
+        world.command(Command::RestartIce { room: ROOM, participant: bob });
+        world.run(seconds(1.5));
+        let ufrags: std::collections::BTreeSet<_> = world
+            .events
+            .iter()
+            .filter_map(|(_, e)| match e {
+                Event::Offer { participant, sdp, .. } if *participant == bob => sdp.lines().find(|l| l.starts_with("a=ice-ufrag")).map(str::to_owned),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ufrags.len(), 2, "{ufrags:?}");
+        assert!(world.received(bob, audio)[0].packets.len() > before + 60, "media goes on");
+        world.check_streams(true);
+        world.end();
+    });
+}
+
+#[test]
+fn a_track_that_is_published_again_goes_on_for_its_subscribers() {
+    seeded(7, || {
+        let mut world = World::new(7, Conditions::PERFECT, None);
+        let (alice, bob) = (world.join(true, true), world.join(true, true));
+        for round in 0..3 {
+            let track = world.publish(alice, MediaKind::Video, 1, false);
+            world.run(seconds(1.5));
+            let streams = world.received(bob, track);
+            assert!(streams.iter().map(|s| s.packets.len()).sum::<usize>() > 5, "round {round}");
+            world.check_streams(true);
+            world.unpublish(track);
+            world.run(seconds(0.5));
+        }
         world.end();
     });
 }

@@ -12,8 +12,10 @@ mod marks;
 mod network;
 mod world;
 
+mod congestion;
 mod data;
 mod forwarding;
 mod hostile;
+mod relay;
 mod seeds;
 mod tap;

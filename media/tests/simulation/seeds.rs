@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use auralink_media::control::TrackSettings;
+use auralink_media::control::{Command, TrackSettings};
 use auralink_media::packet::MediaKind;
 
 use crate::determinism::{Trace, seeded};
 use crate::network::Conditions;
-use crate::world::World;
+use crate::world::{ROOM, World};
 
 /// Runs of each group below; together they are the 60 of `make test`.
 const GROUP: u64 = 15;
@@ -86,6 +86,7 @@ fn act(world: &mut World, rng: &mut fastrand::Rng) {
             };
             world.settings(person, track, settings);
         }
+        (18, Some(person), _) => world.command(Command::RestartIce { room: ROOM, participant: person }),
         (_, Some(person), _) => {
             if let Some(client) = world.clients.get_mut(&person) {
                 client.send_data(rng.bool(), b"not a data packet at all");
