@@ -38,5 +38,6 @@ export default defineConfig({
       '/rtc': { target: server, ws: true },
     },
   },
-  test: { include: ['src/**/*.test.ts'], environment: 'node' },
+  // The time-out is for a hung test, not for a busy machine.
+  test: { include: ['src/**/*.test.ts'], environment: 'node', testTimeout: 120_000 },
 });

@@ -59,10 +59,11 @@ describe('applyUpdate', () => {
   it('joins broken lines, cuts long text and forgets the oldest lines', () => {
     expect(apply(update({ text: ' a\n\n b ' }))[0]!.text).toBe('a b');
     expect(apply(update({ text: 'x'.repeat(TEXT_LIMIT + 5) }))[0]!.text).toHaveLength(TEXT_LIMIT);
-    let lines: readonly TranscriptLine[] = [];
-    for (let i = 0; i <= LINE_LIMIT; i++) lines = applyUpdate(lines, update({ segment: `s${i}`, text: `t${i}` }));
+    const [line] = apply(update({}));
+    const full = Array.from({ length: LINE_LIMIT }, (_, i): TranscriptLine => ({ ...line!, key: `k${i}`, text: `t${i}` }));
+    const lines = applyUpdate(full, update({ segment: 'one more', text: 'newest' }));
     expect(lines).toHaveLength(LINE_LIMIT);
-    expect(lines[0]!.text).toBe('t1');
+    expect([lines[0]!.text, lines.at(-1)!.text]).toEqual(['t1', 'newest']);
   });
 });
 
