@@ -18,7 +18,7 @@ before(async () => {
   if (auralinkOnly) return;
   server = await startServer();
   browser = await startBrowser();
-  [link] = server.logs().match(/https?:\/\/\S+#invite=\S+/);
+  link = await server.link();
   const source = await readFile(join(root, 'tests', 'e2e', 'fixture', 'harness', 'frame-number.js'), 'utf8');
   watchNumbers = `(() => { ${source.replace('export function', 'window.watchNumbers = function')} })()`;
 });

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
@@ -191,6 +192,7 @@ func compare(track *webrtc.TrackRemote, joinStarted time.Time, r *report) error 
 		return err
 	}
 	var previous uint32
+	var gaps []string
 	for r.Received < wanted {
 		packet, _, err := track.ReadRTP()
 		if err != nil {
@@ -207,14 +209,15 @@ func compare(track *webrtc.TrackRemote, joinStarted time.Time, r *report) error 
 			r.FirstAudioMs = float64(time.Since(joinStarted).Microseconds()) / 1000
 		} else if number <= previous {
 			return fmt.Errorf("number %d came after number %d", number, previous)
-		} else {
-			r.Missing += int(number - previous - 1)
+		} else if missing := int(number - previous - 1); missing > 0 {
+			r.Missing += missing
+			gaps = append(gaps, fmt.Sprintf("%d after packet %d", missing, r.Received))
 		}
 		previous = number
 		r.Received++
 	}
 	if r.Missing > 0 {
-		return fmt.Errorf("%d of %d packets are missing", r.Missing, r.Received+r.Missing)
+		return fmt.Errorf("%d of %d packets are missing: %s", r.Missing, r.Received+r.Missing, strings.Join(gaps, ", "))
 	}
 	return nil
 }
