@@ -13,7 +13,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
 VOICE = "en-us"
-WORD_ERROR_BOUND = 0.5
+WORD_ERROR_BOUND = 0.35
 
 
 @functools.cache
