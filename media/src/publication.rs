@@ -240,7 +240,8 @@ impl Publication {
         while self.layers.len() <= index {
             let spatial = self.layers.len() as u8;
             let stream = self.new_stream();
-            let spec = self.spec.layers.iter().find(|l| l.spatial == spatial).cloned().unwrap_or(LayerSpec {
+            // By rank, not by announced quality: a client that sends one layer may call it the highest.
+            let spec = self.spec.layers.get(self.layers.len()).cloned().unwrap_or(LayerSpec {
                 rid: String::new(),
                 spatial,
                 width: 0,

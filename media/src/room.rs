@@ -77,6 +77,17 @@ pub struct Section {
     pub streams: Vec<(RecvId, Option<String>)>,
 }
 
+/// How a connection fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Has not been up yet.
+    New,
+    /// Media can flow.
+    Up,
+    /// Was up and is lost.
+    Down,
+}
+
 /// One participant.
 #[derive(Debug)]
 pub struct Participant {
@@ -101,7 +112,7 @@ pub struct Participant {
     /// Downlink, bits per second, once estimated.
     pub estimate_bps: Option<u64>,
     /// Each connection's state: publisher, subscriber.
-    pub connected: (bool, bool),
+    pub links: (Link, Link),
     /// Bounds what it sends in data packets.
     pub budget: SenderBudget,
     /// Reliable data that waits for its channel to open.
@@ -186,7 +197,7 @@ impl Room {
                 last_offer: 0,
                 sections_asked: None,
                 estimate_bps: None,
-                connected: (false, false),
+                links: (Link::New, Link::New),
                 budget: SenderBudget::new(turn.now),
                 waiting_data: VecDeque::new(),
                 counted: (0, 0),
@@ -268,11 +279,9 @@ impl Room {
         self.rings.remove(&track);
         if let Some(participant) = self.participants.get_mut(&publisher) {
             participant.publications.remove(&track);
+            // The section keeps its track id and streams: a client may publish the same media again without a new description.
             for section in participant.sections.values_mut().filter(|s| s.track == Some(track)) {
                 section.track = None;
-                // A section that is used again gets a new track id; what it carried until now must not be taken for a new track.
-                section.track_id.clear();
-                section.streams.clear();
             }
         }
         if let Source::Local { peer, .. } = publication.source

@@ -7,7 +7,7 @@ use crate::control::{Event, Refusal, Target};
 use crate::ids::{ParticipantKey, TrackKey};
 use crate::packet::MediaKind;
 use crate::publication::Source;
-use crate::room::{Participant, Room, Section, Turn, limit_codecs};
+use crate::room::{Link, Participant, Room, Section, Turn, limit_codecs};
 use crate::shard::peers::PeerKey;
 use crate::packet::Codec;
 use crate::transport::{LocalDescription, NegotiationError, RecvId, SendId, TransportEvent};
@@ -150,12 +150,12 @@ impl Room {
         let (key, target) = (peer.participant, peer.target);
         match event {
             TransportEvent::Connected => {
-                self.set_connected(key, target, true);
+                self.set_link(key, target, Link::Up);
                 turn.events.push_back(Event::Connected { room: self.key, participant: key, target });
                 self.announce_subscriptions(turn, key);
             }
             TransportEvent::Disconnected | TransportEvent::Closed => {
-                self.set_connected(key, target, false);
+                self.set_link(key, target, Link::Down);
                 turn.events.push_back(Event::Disconnected { room: self.key, participant: key, target });
             }
             TransportEvent::ReceiveSection { mid, kind, track_id, rids } => self.section_begins(turn, key, mid, kind, track_id, rids),
@@ -170,11 +170,11 @@ impl Room {
         }
     }
 
-    fn set_connected(&mut self, key: ParticipantKey, target: Target, connected: bool) {
+    fn set_link(&mut self, key: ParticipantKey, target: Target, link: Link) {
         if let Some(participant) = self.participants.get_mut(&key) {
             match target {
-                Target::Publisher => participant.connected.0 = connected,
-                Target::Subscriber => participant.connected.1 = connected,
+                Target::Publisher => participant.links.0 = link,
+                Target::Subscriber => participant.links.1 = link,
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::control::{Event, Quality, Speaker};
 use crate::ids::ParticipantKey;
 use crate::packet::MediaKind;
 use crate::quality::{Observation, rate};
-use crate::room::{Room, Turn};
+use crate::room::{Link, Room, Turn};
 
 /// Between two rounds: LiveKit's interval of active speakers.
 pub const ROUND: Duration = Duration::from_millis(500);
@@ -84,12 +84,11 @@ impl Room {
                 down = down.max(subscription.loss);
                 rtt = rtt.max(subscription.rtt);
             }
-            let lost = match (participant.publisher, participant.subscriber) {
-                (None, None) => continue,
-                (publisher, subscriber) => {
-                    publisher.is_some() && !participant.connected.0 || subscriber.is_some() && !participant.connected.1
-                }
-            };
+            let (publisher, subscriber) = participant.links;
+            if publisher == Link::New && subscriber == Link::New {
+                continue;
+            }
+            let lost = publisher == Link::Down || subscriber == Link::Down;
             let (quality, score) = rate(&Observation { lost, loss: up.max(down), rtt });
             qualities.push(Quality { participant: key, quality, score });
         }

@@ -386,6 +386,10 @@ impl Connection {
                     }
                 }
                 Change::Receive(kind) => self.receiving.push(api.add_media(kind, Direction::RecvOnly, None, None, None)),
+                Change::Revive if inactive.is_empty() && !api.has_changes() => {
+                    // str0m makes no offer without a change, as a browser would: one more section is a change.
+                    self.receiving.push(api.add_media(ClientKind::Audio, Direction::RecvOnly, None, None, None));
+                }
                 Change::Revive => inactive.iter().for_each(|mid| api.set_direction(*mid, Direction::RecvOnly)),
                 Change::Inactivate(mid) => api.set_direction(mid, Direction::Inactive),
                 Change::Channels => {
