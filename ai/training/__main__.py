@@ -6,7 +6,7 @@ Place in the flow: the one command of README.md. Rule: the same seeds and step c
 import subprocess
 import sys
 
-STEPS = [["corpus", "--shards", "0-149"], ["train"], ["pack"], ["evaluate"]]
+STEPS = [["corpus", "--shards", "0-37"], ["train", "--steps", "2400"], ["pack"], ["evaluate"]]
 
 for step in STEPS:
     print("==", " ".join(step), flush=True)

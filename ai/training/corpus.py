@@ -3,7 +3,7 @@
 Place in the flow: after `grammar.py`, before `train.py`. Rule: a shard depends on its number alone, so the corpus can be continued,
 and made in parallel; no test sentence is ever spoken here.
 
-    nice -n 19 python -m training.corpus --shards 0-90
+    nice -n 19 python -m training.corpus --shards 0-37
 """
 
 import argparse
@@ -116,7 +116,7 @@ def load(number):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="make corpus shards (100 segments of 8 s each)")
-    parser.add_argument("--shards", default="0-90", help="first-last")
+    parser.add_argument("--shards", default="0-37", help="first-last")
     first, last = map(int, parser.parse_args().shards.split("-"))
     speaker = Espeak()
     for number in range(first, last + 1):

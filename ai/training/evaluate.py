@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from . import effects, lm
+from . import effects, lm, tokens
 from .corpus import test_sentences
 from .decode import beam_text, greedy
 from .export import PACK
@@ -65,7 +65,7 @@ def main():
     for name, say, kind in conditions:
         if arguments.conditions not in name:
             continue
-        errors, total, seconds, spent, beam_spent = np.zeros(2, int), 0, 0.0, 0.0, 0.0
+        errors, total, seconds, spent, beam_spent, delays = np.zeros(2, int), 0, 0.0, 0.0, 0.0, []
         for index, sentence in enumerate(sentences):
             wave = say(sentence)
             if kind == "noisy":
@@ -77,13 +77,17 @@ def main():
             begun = time.process_time()
             texts = greedy(log_probs, reader.symbols), beam_text(log_probs, reader.symbols, lexicon, model, **options)
             beam_spent += time.process_time() - begun
+            ends = np.flatnonzero(log_probs.argmax(-1) == tokens.WORD_END)
+            if len(ends):  # output j is known 40 (j + 1) + 15 ms after the first sample; the speech ends 20 ms before the wave does
+                delays.append(40 * (ends[-1] + 1) + 15 - (len(wave) / 16 - 20))
             reference = sentence.split()
             errors += [word_errors(reference, text.split()) for text in texts]
             total += len(reference)
             if index < arguments.show:
                 print(f"   {sentence}\n   {texts[0]}\n   {texts[1]}\n")
         print(f"{name:24} WER greedy {100 * errors[0] / total:5.1f} %  beam {100 * errors[1] / total:5.1f} %   "
-              f"model and features {spent / seconds:.4f} x real time, beam (Python) {beam_spent / seconds:.3f}", flush=True)
+              f"model and features {spent / seconds:.4f} x real time, beam (Python) {beam_spent / seconds:.3f}, "
+              f"last word end {np.median(delays) if delays else float('nan'):.0f} ms after the speech (median)", flush=True)
         group = "flite" if "flite" in name else kind
         counted = pooled.setdefault(group, np.zeros(3, int))
         counted += [errors[0], errors[1], total]
