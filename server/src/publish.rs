@@ -73,7 +73,7 @@ impl Player {
                 clock.tick().await;
                 self.send(&mut encoder, frame, sent)?;
                 sent += 1;
-                if sent % PROGRESS_EVERY == 0 {
+                if sent.is_multiple_of(PROGRESS_EVERY) {
                     self.report(progress, sent).await?;
                 }
             }
@@ -108,7 +108,7 @@ impl Player {
 }
 
 fn append(samples: &mut Vec<f32>, bytes: &[u8]) -> Result<(), Status> {
-    if bytes.len() > MAX_MESSAGE_BYTES || bytes.len() % 2 != 0 {
+    if bytes.len() > MAX_MESSAGE_BYTES || !bytes.len().is_multiple_of(2) {
         return Err(Status::invalid_argument(format!("an audio message holds {} bytes: an even number, at most {MAX_MESSAGE_BYTES}", bytes.len())));
     }
     samples.extend(bytes.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32_768.0));

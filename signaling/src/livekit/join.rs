@@ -69,6 +69,7 @@ impl IntoResponse for JoinError {
 
 /// What a connection is for.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per connection, moved twice")]
 pub enum Connect {
     /// A new session.
     Join(Box<JoinParams>),

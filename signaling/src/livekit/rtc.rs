@@ -116,7 +116,7 @@ async fn connect(
         // The client learns from a leave that it has to join anew.
         Err(RoomsError::UnknownSession(sid)) => {
             tracing::info!(request_id = %id, sid, "resume of an unknown session");
-            upgrade.on_upgrade(|socket| refuse_resume(socket))
+            upgrade.on_upgrade(refuse_resume)
         }
         Err(error) => JoinError::from(error).into_response(),
     }

@@ -113,10 +113,10 @@ impl Actor {
                             old.close(super::signal::Close::Replaced);
                         }
                     }
-                    Effect::Signal { to, message } => lost.extend(self.to_client(to, message)),
+                    Effect::Signal { to, message } => lost.extend(self.signal_client(to, message)),
                     Effect::Refresh { to, api_key, claims } => {
                         if let Some(token) = self.mint(&api_key, &claims) {
-                            lost.extend(self.to_client(to, SignalMessage::new(Message::RefreshToken(token))));
+                            lost.extend(self.signal_client(to, SignalMessage::new(Message::RefreshToken(token))));
                         }
                     }
                     Effect::Close { participant, why } => {
@@ -169,7 +169,7 @@ impl Actor {
     }
 
     /// Gives the participant when its queue is full or gone.
-    fn to_client(&mut self, to: ParticipantKey, message: Arc<SignalMessage>) -> Option<ParticipantKey> {
+    fn signal_client(&mut self, to: ParticipantKey, message: Arc<SignalMessage>) -> Option<ParticipantKey> {
         let error = self.links.get(&to)?.send(message).err()?;
         tracing::info!(participant = to.0, ?error, "a signal connection is given up: its queue is full or gone");
         metrics::counter!("auralink_signal_queues_overrun_total").increment(1);
@@ -211,7 +211,9 @@ impl Actor {
                 metrics::counter!("livekit_participant_join_total", "state" => "signal_connected").increment(1);
                 tracing::info!(identity = %participant.identity, sid = %participant.sid, "participant joined");
             }
-            What::ParticipantActive { participant, .. } => {
+            What::ParticipantActive { participant, info } => {
+                let took_ms = super::unix_ms() - info.joined_at_ms;
+                metrics::histogram!("livekit_session_start_time_ms").record(took_ms as f64);
                 metrics::counter!("livekit_participant_join_total", "state" => "active").increment(1);
                 tracing::info!(identity = %participant.identity, "participant active");
             }

@@ -45,6 +45,7 @@ pub struct Now {
 
 /// What is to be done after a call, in this order.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "short-lived; a box for each would cost more than the copy")]
 pub(crate) enum Effect {
     /// To the media plane.
     Media(Command),
@@ -244,11 +245,13 @@ impl RoomState {
         participant.base.disconnect_reason = reason as i32;
         let info = participant.info();
         if !participant.hidden() {
+            // For those who are told later: who, and that it is gone.
+            let gone = livekit::ParticipantInfo { metadata: String::new(), attributes: HashMap::new(), ..info.clone() };
             for other in self.participants.values_mut() {
                 if let Link::Down { departed, .. } = &mut other.link
                     && departed.len() < DEPARTED_MAX
                 {
-                    departed.push(info.clone());
+                    departed.push(gone.clone());
                 }
             }
             self.broadcast(Message::Update(livekit::ParticipantUpdate { participants: vec![info.clone()] }));

@@ -1,5 +1,7 @@
 //! LiveKit's faces over a real server on loopback: one file per behaviour.
 
+#![allow(clippy::unwrap_used, reason = "in a test a failed unwrap is a failed test, also in what the tests share")]
+
 mod bad_input;
 mod house;
 mod joining;
