@@ -79,17 +79,26 @@ async fn main() -> anyhow::Result<()> {
         all.closed_after_ms.extend(seen.closed_after_ms);
     }
     all.closed_after_ms.sort_by(f64::total_cmp);
-    let at = |q: f64| all.closed_after_ms.get(((all.closed_after_ms.len() as f64 - 1.0) * q).max(0.0) as usize).copied().unwrap_or(f64::NAN);
+    let at =
+        |q: f64| all.closed_after_ms.get(((all.closed_after_ms.len() as f64 - 1.0) * q).max(0.0) as usize).copied().unwrap_or(f64::NAN);
     println!(
         "{{\"streams\":{},\"seconds\":{},\"words\":{},\"notices\":{},\"segments\":{},\"closed_after_word_ms\":{{\"p50\":{:.0},\"p95\":{:.0},\"p99\":{:.0}}}}}",
-        args.streams, args.seconds, all.words, all.notices, all.closed_after_ms.len(), at(0.5), at(0.95), at(0.99)
+        args.streams,
+        args.seconds,
+        all.words,
+        all.notices,
+        all.closed_after_ms.len(),
+        at(0.5),
+        at(0.95),
+        at(0.99)
     );
     Ok(())
 }
 
 async fn stream(channel: Channel, token: String, samples: Vec<f32>, length: Duration) -> anyhow::Result<Seen> {
     let (messages, stream) = mpsc::channel(4);
-    let config = TranscribeConfig { encoding: Encoding::S16le.into(), sample_rate_hz: RATE, channels: 1, interim: true, ..Default::default() };
+    let config =
+        TranscribeConfig { encoding: Encoding::S16le.into(), sample_rate_hz: RATE, channels: 1, interim: true, ..Default::default() };
     messages.send(TranscribeRequest { request: Some(Part::Config(config)) }).await?;
     let mut request = tonic::Request::new(ReceiverStream::new(stream));
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);

@@ -110,7 +110,8 @@ struct CaptionsInfo {
 async fn info(State(state): State<ApiState>) -> Json<Info> {
     let reason = state.captions.engine().err().map(str::to_owned);
     let available = reason.is_none();
-    let captions = CaptionsInfo { available, reason, default: state.captions.default_on(), languages: if available { vec!["en"] } else { vec![] } };
+    let captions =
+        CaptionsInfo { available, reason, default: state.captions.default_on(), languages: if available { vec!["en"] } else { vec![] } };
     Json(Info { name: "AuraLink", version: env!("CARGO_PKG_VERSION"), captions })
 }
 

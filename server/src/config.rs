@@ -322,7 +322,11 @@ mod tests {
 
     #[test]
     fn livekit_keys_mean_the_same() {
-        let config = Config::parse("port: 7000\nrtc:\n  udp_port: 7882-7885\n  use_ice_lite: true\nkeys:\n  k: s\nroom:\n  empty_timeout: 5\n", "test").unwrap();
+        let config = Config::parse(
+            "port: 7000\nrtc:\n  udp_port: 7882-7885\n  use_ice_lite: true\nkeys:\n  k: s\nroom:\n  empty_timeout: 5\n",
+            "test",
+        )
+        .unwrap();
         assert_eq!((config.port, config.rtc.udp_port.first, config.rtc.udp_port.last), (7000, 7882, 7885));
         assert_eq!(config.keys["k"], "s");
     }
@@ -336,7 +340,9 @@ mod tests {
 
     #[test]
     fn values_outside_their_range_are_refused() {
-        for text in ["ai: {threads: 0}", "captions: {endpoint_silence_ms: 10}", "rtc: {udp_port: 9-3}", "tls: {cert_file: a}", "bind_addresses: []"] {
+        for text in
+            ["ai: {threads: 0}", "captions: {endpoint_silence_ms: 10}", "rtc: {udp_port: 9-3}", "tls: {cert_file: a}", "bind_addresses: []"]
+        {
             assert!(Config::parse(text, "test").is_err(), "{text}");
         }
     }

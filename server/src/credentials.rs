@@ -44,7 +44,9 @@ pub enum CredentialsError {
     #[error("the operating system's random generator failed")]
     Random,
     /// A command found no credentials.
-    #[error("no API key: give --api-key and --api-secret, set LIVEKIT_API_KEY and LIVEKIT_API_SECRET, use --dev, or run on the server's machine ({path} does not exist)")]
+    #[error(
+        "no API key: give --api-key and --api-secret, set LIVEKIT_API_KEY and LIVEKIT_API_SECRET, use --dev, or run on the server's machine ({path} does not exist)"
+    )]
     Missing {
         /// Where it looked.
         path: PathBuf,
@@ -83,11 +85,7 @@ impl Credentials {
         let path = Self::path(data_dir);
         let io = |source| CredentialsError::Io { path: path.clone(), source };
         std::fs::create_dir_all(data_dir).map_err(io)?;
-        let made = Self {
-            api_key: format!("API{}", random_text(9)?),
-            api_secret: random_text(32)?,
-            invite: random_text(18)?,
-        };
+        let made = Self { api_key: format!("API{}", random_text(9)?), api_secret: random_text(32)?, invite: random_text(18)? };
         let text = serde_yaml_ng::to_string(&made).map_err(|e| CredentialsError::Parse { path: path.clone(), message: e.to_string() })?;
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(io)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;

@@ -23,7 +23,9 @@ pub async fn routes(rooms: Rooms, captions: Captions) -> Result<Routes, tonic_re
         .build_v1()?;
     let keys = rooms.keys().clone();
     let routes = Routes::new(RoomsServer::new(rooms::RoomsService { rooms, captions: captions.clone() }))
-        .add_service(SpeechServer::new(speech::SpeechService { captions, keys }).max_decoding_message_size(2 * crate::audio_in::MAX_MESSAGE_BYTES))
+        .add_service(
+            SpeechServer::new(speech::SpeechService { captions, keys }).max_decoding_message_size(2 * crate::audio_in::MAX_MESSAGE_BYTES),
+        )
         .add_service(health_service)
         .add_service(reflection);
     Ok(routes)

@@ -35,9 +35,10 @@ pub async fn run(args: PlayArgs) -> anyhow::Result<()> {
     let source = std::fs::File::open(&args.file).with_context(|| format!("{} cannot be opened", args.file.display()))?;
     let file = FileDecoder::open(source, &args.file.to_string_lossy(), SAMPLE_RATE)?;
     let endpoint = endpoint(&args).await?;
-    let channel = endpoint.connect().await.with_context(|| {
-        format!("no AuraLink server answers at {}; start one with `auralink`, or name it with --server", args.server)
-    })?;
+    let channel = endpoint
+        .connect()
+        .await
+        .with_context(|| format!("no AuraLink server answers at {}; start one with `auralink`, or name it with --server", args.server))?;
 
     let (messages, stream) = mpsc::channel(8);
     let config = PublishConfig { room: args.room.clone(), identity, name: claims.name.clone(), track_name: "sound file".into() };
@@ -58,13 +59,16 @@ fn sentence(status: tonic::Status) -> anyhow::Error {
 }
 
 async fn endpoint(args: &PlayArgs) -> anyhow::Result<Endpoint> {
-    let endpoint = Endpoint::from_shared(args.server.clone()).with_context(|| format!("`{}` is not an address such as http://127.0.0.1:7890", args.server))?;
+    let endpoint = Endpoint::from_shared(args.server.clone())
+        .with_context(|| format!("`{}` is not an address such as http://127.0.0.1:7890", args.server))?;
     if !args.server.starts_with("https:") {
         return Ok(endpoint);
     }
     let data_dir = args.client.data_dir.clone().unwrap_or_else(default_data_dir);
     let path = args.certificate.clone().unwrap_or_else(|| crate::tls::self_signed_path(&data_dir).cert);
-    let pem = tokio::fs::read(&path).await.with_context(|| format!("the certificate {} cannot be read; name it with --certificate", path.display()))?;
+    let pem = tokio::fs::read(&path)
+        .await
+        .with_context(|| format!("the certificate {} cannot be read; name it with --certificate", path.display()))?;
     Ok(endpoint.tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))?)
 }
 

@@ -52,7 +52,11 @@ impl Player {
         self.participant.leave().await;
     }
 
-    async fn pump(&mut self, audio: &mut Streaming<PublishRequest>, progress: &mpsc::Sender<Result<PublishResponse, Status>>) -> Result<(), Status> {
+    async fn pump(
+        &mut self,
+        audio: &mut Streaming<PublishRequest>,
+        progress: &mpsc::Sender<Result<PublishResponse, Status>>,
+    ) -> Result<(), Status> {
         let mut encoder = OpusEncoder::new(OPUS_BITRATE_BPS).map_err(|error| Status::internal(error.to_string()))?;
         let mut samples: Vec<f32> = Vec::new();
         let mut sent = 0_u64;
@@ -109,7 +113,10 @@ impl Player {
 
 fn append(samples: &mut Vec<f32>, bytes: &[u8]) -> Result<(), Status> {
     if bytes.len() > MAX_MESSAGE_BYTES || !bytes.len().is_multiple_of(2) {
-        return Err(Status::invalid_argument(format!("an audio message holds {} bytes: an even number, at most {MAX_MESSAGE_BYTES}", bytes.len())));
+        return Err(Status::invalid_argument(format!(
+            "an audio message holds {} bytes: an even number, at most {MAX_MESSAGE_BYTES}",
+            bytes.len()
+        )));
     }
     samples.extend(bytes.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32_768.0));
     Ok(())

@@ -88,9 +88,11 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
 
 /// Loads the files, and keeps looking whether they changed.
 pub async fn load(files: &CertificateFiles) -> Result<RustlsConfig, TlsError> {
-    let config = RustlsConfig::from_pem_file(&files.cert, &files.key)
-        .await
-        .map_err(|source| TlsError::Load { cert: files.cert.clone(), key: files.key.clone(), source })?;
+    let config = RustlsConfig::from_pem_file(&files.cert, &files.key).await.map_err(|source| TlsError::Load {
+        cert: files.cert.clone(),
+        key: files.key.clone(),
+        source,
+    })?;
     tokio::spawn(reload_when_changed(config.clone(), files.clone()));
     Ok(config)
 }
@@ -107,7 +109,9 @@ async fn reload_when_changed(config: RustlsConfig, files: CertificateFiles) {
         seen = now;
         match config.reload_from_pem_file(&files.cert, &files.key).await {
             Ok(()) => tracing::info!(certificate = %files.cert.display(), "the certificate was reread"),
-            Err(error) => tracing::error!(certificate = %files.cert.display(), %error, "the changed certificate cannot be used; the old one stays"),
+            Err(error) => {
+                tracing::error!(certificate = %files.cert.display(), %error, "the changed certificate cannot be used; the old one stays")
+            }
         }
     }
 }

@@ -11,11 +11,8 @@ pub fn key_pair(args: &ClientArgs) -> Result<(String, String), CredentialsError>
     if let (Some(key), Some(secret)) = (&args.api_key, &args.api_secret) {
         return Ok((key.clone(), secret.clone()));
     }
-    let credentials = if args.dev {
-        Credentials::dev()
-    } else {
-        Credentials::read(&args.data_dir.clone().unwrap_or_else(default_data_dir))?
-    };
+    let credentials =
+        if args.dev { Credentials::dev() } else { Credentials::read(&args.data_dir.clone().unwrap_or_else(default_data_dir))? };
     Ok((credentials.api_key, credentials.api_secret))
 }
 

@@ -49,10 +49,7 @@ impl CaptionUpdate {
                 ..Default::default()
             })));
         }
-        packets.push(self.packet(Value::StreamTrailer(data_stream::Trailer {
-            stream_id: stream_id.to_owned(),
-            ..Default::default()
-        })));
+        packets.push(self.packet(Value::StreamTrailer(data_stream::Trailer { stream_id: stream_id.to_owned(), ..Default::default() })));
         packets
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use auralink_proto::livekit;
 use auralink_proto::v1::rooms_server::Rooms as RoomsApi;
 use auralink_proto::v1::{
-    CreateRequest, EndRequest, EndResponse, FollowRequest, ListRequest, ListResponse, PublishRequest, PublishResponse, Room, TranscriptEvent,
-    publish_request::Request as Part,
+    CreateRequest, EndRequest, EndResponse, FollowRequest, ListRequest, ListResponse, PublishRequest, PublishResponse, Room,
+    TranscriptEvent, publish_request::Request as Part,
 };
 use auralink_signaling::access::Claims;
 use auralink_signaling::rooms::Rooms;
