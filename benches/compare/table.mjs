@@ -8,8 +8,8 @@ const runs = (await readFile(file, 'utf8')).trim().split('\n').filter(Boolean).m
 
 const latency = (name, key) => [50, 99].map((p) => [`${name} p${p}, ms`, (run) => (run[key]?.n ? run[key][`p${p}`] : NaN)]);
 const figures = [
-  ['server / generator CPU', (run) => (run.server.user_s + run.server.sys_s) / run.generator_cpu_s],
-  ['server CPU per packet, us', (run) => run.server.cpu_us_per_packet],
+  ['server / generator CPU', (run) => (run.server?.user_s + run.server?.sys_s) / run.generator_cpu_s],
+  ['server CPU per packet, us', (run) => run.server?.cpu_us_per_packet],
   ['packets received, 1/s', (run) => run.packets_per_s],
   ['loss, %', (run) => run.loss_pct],
   ['not forwarded, %', (run) => run.not_forwarded_pct],
@@ -21,7 +21,7 @@ const figures = [
   ...latency('join to first media', 'first_media_ms').slice(0, 1),
   ...latency('join to first key frame', 'first_keyframe_ms').slice(0, 1),
   ['server CPU per join, ms', (run) => run.join_server_cpu_ms],
-  ['RSS per participant, MB', (run) => run.server.rss_per_participant_mb],
+  ['RSS per participant, MB', (run) => run.server?.rss_per_participant_mb],
   ['machine idle, %', (run) => run.idle_pct],
 ];
 

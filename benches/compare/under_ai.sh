@@ -9,11 +9,12 @@ cache=${AURALINK_CACHE:-$HOME/.cache/auralink}
 STREAMS=${STREAMS:-20} PAIRS=${PAIRS:-3} WINDOW=${WINDOW:-10s} SHAPE=${SHAPE:-audio50}
 python=$cache/test-venv/bin/python
 results=$cache/bench/under-ai-$(date +%Y%m%d-%H%M%S).jsonl
+log=$cache/bench/under-ai.log
 mkdir -p "$cache/bench"
 
 inside() {
   local pid load
-  lkbench() { "$cache/tools/lkbench" run -shape "$SHAPE" -window "$WINDOW" -label "$1" -table=false; }
+  lkbench() { "$cache/tools/lkbench" run -shape "$SHAPE" -window "$WINDOW" -label "$1" -pid "${AURALINK_PID:-0}" -table=false 2>>"$log"; }
   for pair in $(seq "$PAIRS"); do
     lkbench a | tee -a "$results" | node -e 'const r = JSON.parse(require("fs").readFileSync(0)); console.log(`idle: p50 ${r.audio_ms.p50} ms, p99 ${r.audio_ms.p99} ms`)'
     coproc SPEECH { exec "$python" -B "$root/benches/compare/under_ai.py" "$AURALINK_GRPC" "$STREAMS"; }
