@@ -125,7 +125,7 @@ fn append(samples: &mut Vec<f32>, bytes: &[u8]) -> Result<(), Status> {
 /// RFC 6464 level of a frame: -dBov, 0 to 127.
 fn level(frame: &[f32]) -> u8 {
     let power = frame.iter().map(|s| s * s).sum::<f32>() / frame.len().max(1) as f32;
-    (-10.0 * power.max(1e-13).log10()).clamp(0.0, 127.0) as u8
+    (-10.0 * power.max(1e-13).log10()).round().clamp(0.0, 127.0) as u8
 }
 
 #[cfg(test)]
