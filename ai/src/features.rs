@@ -189,8 +189,7 @@ impl FeatureExtractor {
                 .process_with_scratch(&mut self.frame, &mut self.spectrum, &mut self.scratch)
                 .expect("the buffers were made by this transform");
             for (first, weights) in &bank.filters {
-                let energy: f32 =
-                    weights.iter().zip(&self.spectrum[*first..]).map(|(weight, bin)| weight * bin.norm_sqr()).sum();
+                let energy: f32 = weights.iter().zip(&self.spectrum[*first..]).map(|(weight, bin)| weight * bin.norm_sqr()).sum();
                 frames.push((energy + spec.log_offset).ln());
             }
             start += spec.hop_length;

@@ -37,7 +37,9 @@ pub enum PackSource {
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
     /// A file is not there.
-    #[error("the model pack is not complete: {path} cannot be read ({reason}). Copy the whole pack again, or name another folder in ai.pack")]
+    #[error(
+        "the model pack is not complete: {path} cannot be read ({reason}). Copy the whole pack again, or name another folder in ai.pack"
+    )]
     Missing {
         /// The file.
         path: String,
@@ -85,10 +87,8 @@ impl Pack {
             PackSource::Folder(folder) => PackFiles::Folder(folder.clone()),
         };
         let text = files.read("manifest.json", MAX_MANIFEST_BYTES)?;
-        let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| PackError::Invalid {
-            what: format!("{}/manifest.json", files.place()),
-            reason: error.to_string(),
-        })?;
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .map_err(|error| PackError::Invalid { what: format!("{}/manifest.json", files.place()), reason: error.to_string() })?;
         manifest.open(&files)
     }
 

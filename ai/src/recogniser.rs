@@ -111,8 +111,7 @@ impl Recogniser {
             shape[state.batch_axis] = size;
             inputs.push((state.input.as_str(), Tensor::f32(shape, stack(&parts, inner_values(state)))));
         }
-        let names: Vec<&str> =
-            std::iter::once(spec.output.as_str()).chain(spec.states.iter().map(|state| state.output.as_str())).collect();
+        let names: Vec<&str> = std::iter::once(spec.output.as_str()).chain(spec.states.iter().map(|state| state.output.as_str())).collect();
         let outputs = self.model.run(inputs, &names)?;
         let values = |index: usize, expected: usize| match outputs.get(index).and_then(Tensor::as_f32) {
             Some(values) if values.len() == expected * size => Ok(values),
@@ -122,8 +121,7 @@ impl Recogniser {
             }),
         };
         let log_probs = values(0, spec.output_values())?;
-        let memories =
-            spec.states.iter().enumerate().map(|(i, state)| values(i + 1, state.values())).collect::<Result<Vec<_>, _>>()?;
+        let memories = spec.states.iter().enumerate().map(|(i, state)| values(i + 1, state.values())).collect::<Result<Vec<_>, _>>()?;
         for ((index, state), memory) in spec.states.iter().enumerate().zip(memories) {
             for (stream, (_, own)) in batch.iter_mut().enumerate() {
                 unstack(memory, &mut own.tensors[index], stream, size, inner_values(state));

@@ -18,8 +18,8 @@ use crate::audio::resample::Resampler;
 use crate::pack::{self, Pack, PackError, PackSource};
 use crate::runtime::{self, RuntimeChoice, RuntimeError};
 use crate::session::{SessionConfig, SpeechEvent, StreamSession};
-pub use stats::EngineStats;
 use stats::Counters;
+pub use stats::EngineStats;
 pub use stream::StreamHandle;
 use stream::{Opened, StreamShared};
 use worker::{Worker, WorkerShared};
@@ -46,14 +46,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self {
-            threads: 1,
-            pack: PackSource::BuiltIn,
-            vad: None,
-            runtime: RuntimeChoice::Auto,
-            max_streams: 64,
-            nice: 10,
-        }
+        Self { threads: 1, pack: PackSource::BuiltIn, vad: None, runtime: RuntimeChoice::Auto, max_streams: 64, nice: 10 }
     }
 }
 
@@ -189,18 +182,15 @@ impl Engine {
             Source::Pcm { rate } if !(8_000..=48_000).contains(&rate) => return Err(AudioError::SampleRate { rate }.into()),
             Source::Pcm { rate } => Some(Resampler::new(rate, crate::audio::SAMPLE_RATE)?),
         };
-        let taken = pool.counters.streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, |streams| {
-            (streams < pool.max_streams as u64).then_some(streams + 1)
-        });
+        let taken = pool
+            .counters
+            .streams
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |streams| (streams < pool.max_streams as u64).then_some(streams + 1));
         if taken.is_err() {
             pool.counters.refused_streams.fetch_add(1, Ordering::Relaxed);
             return Err(EngineError::TooManyStreams { limit: pool.max_streams });
         }
-        let (worker, _) = pool
-            .workers
-            .iter()
-            .min_by_key(|(worker, _)| worker.streams())
-            .expect("an engine has at least one thread");
+        let (worker, _) = pool.workers.iter().min_by_key(|(worker, _)| worker.streams()).expect("an engine has at least one thread");
         let shared = Arc::new(StreamShared::new(source));
         worker.open(Opened { shared: shared.clone(), config, resampler, sink });
         Ok(StreamHandle::new(shared, worker.clone(), pool.counters.clone(), self.clone()))

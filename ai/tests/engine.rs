@@ -204,6 +204,27 @@ fn hostile_packets_do_not_stop_the_others() {
 }
 
 #[test]
+fn a_sink_that_panics_takes_its_threads_streams_and_nothing_else() {
+    let engine = engine(EngineConfig::default());
+    let panics: Sink = Box::new(|_| panic!("a sink's bug"));
+    let stream = engine.open(SessionConfig::default(), Source::Packets, panics).expect("there is room");
+    for packet in packets(|_| None) {
+        stream.push_packet(packet);
+    }
+    let deadline = Instant::now() + HANG;
+    let (_never, pause) = mpsc::channel::<()>();
+    while engine.stats().streams > 0 && Instant::now() < deadline {
+        let _ = pause.recv_timeout(Duration::from_millis(5));
+    }
+    assert_eq!((engine.stats().streams, engine.stats().failures), (0, 1));
+    assert!(!stream.push_packet(packets(|_| None).remove(0)), "the stream is over");
+    let (sink, events) = sink();
+    let stream = engine.open(SessionConfig::default(), Source::Packets, sink).expect("there is room");
+    packets(|_| None).into_iter().for_each(|packet| assert!(stream.push_packet(packet)));
+    assert!(words(&turn(&events)) > 0, "the thread serves the next stream");
+}
+
+#[test]
 fn the_pool_ends_with_its_last_owner() {
     let engine = engine(EngineConfig { threads: 2, ..EngineConfig::default() });
     let (sink, events) = sink();

@@ -17,16 +17,7 @@ const TOC: u8 = 31 << 3;
 fn packet(index: u64, seq: u64, timestamp: u64, arrival: Instant, epoch: u32) -> TapPacket {
     let mut payload = vec![TOC];
     payload.extend_from_slice(&index.to_be_bytes());
-    TapPacket {
-        seq,
-        timestamp: timestamp as u32,
-        arrival,
-        level: None,
-        voice: None,
-        marker: false,
-        epoch,
-        payload: Arc::from(payload),
-    }
+    TapPacket { seq, timestamp: timestamp as u32, arrival, level: None, voice: None, marker: false, epoch, payload: Arc::from(payload) }
 }
 
 fn index_of(payload: &[u8]) -> u64 {
@@ -204,8 +195,12 @@ struct Fate {
 
 fn fate() -> impl Strategy<Value = Fate> {
     let pause = prop_oneof![9 => Just(0), 1 => 1_u64..5];
-    (prop::bool::weighted(0.1), prop::bool::weighted(0.05), 0_u64..60, pause)
-        .prop_map(|(lost, duplicated, delay_ms, pause)| Fate { lost, duplicated, delay_ms, pause })
+    (prop::bool::weighted(0.1), prop::bool::weighted(0.05), 0_u64..60, pause).prop_map(|(lost, duplicated, delay_ms, pause)| Fate {
+        lost,
+        duplicated,
+        delay_ms,
+        pause,
+    })
 }
 
 proptest! {

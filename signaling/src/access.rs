@@ -132,8 +132,8 @@ impl KeySet {
         validation.leeway = LEEWAY.as_secs();
         validation.validate_nbf = true;
         validation.validate_aud = false;
-        let decoded = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(secret.0.as_bytes()), &validation)
-            .map_err(|error| match error.kind() {
+        let decoded = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(secret.0.as_bytes()), &validation).map_err(
+            |error| match error.kind() {
                 ErrorKind::InvalidAlgorithm
                 | ErrorKind::InvalidAlgorithmName
                 | ErrorKind::UnsupportedAlgorithm
@@ -145,7 +145,8 @@ impl KeySet {
                 // An algorithm that the library does not know (`none`) fails while its header is read.
                 ErrorKind::Json(_) if algorithm_of(token).is_some_and(|name| name != "HS256") => AccessError::Algorithm,
                 other => AccessError::Malformed(format!("{other:?}")),
-            })?;
+            },
+        )?;
         let mut claims = decoded.claims;
         // LiveKit: the subject is the identity; tokens of old SDKs carry it as the token id.
         if !claims.sub.is_empty() {
@@ -251,10 +252,7 @@ mod tests {
         );
         let mut stranger = good;
         stranger["iss"] = json!("stranger");
-        assert_eq!(
-            keys().verify(&sign(stranger, SECRET, Algorithm::HS256)).unwrap_err(),
-            AccessError::UnknownKey("stranger".into())
-        );
+        assert_eq!(keys().verify(&sign(stranger, SECRET, Algorithm::HS256)).unwrap_err(), AccessError::UnknownKey("stranger".into()));
         for garbage in ["", "abc", "a.b.c", "....", "eyJhbGciOiJIUzI1NiJ9.e30."] {
             assert!(keys().verify(garbage).is_err(), "{garbage:?}");
         }

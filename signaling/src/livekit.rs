@@ -37,11 +37,7 @@ pub fn router(rooms: Rooms) -> Router {
         // Clients that join a URL with a trailing slash and a path ask with two.
         .route("//twirp/{service}/{method}", any(twirp::call))
         .layer(DefaultBodyLimit::disable());
-    signal
-        .merge(api)
-        .layer(axum::middleware::from_fn(request_id::correlate))
-        .layer(cors())
-        .with_state(rooms)
+    signal.merge(api).layer(axum::middleware::from_fn(request_id::correlate)).layer(cors()).with_state(rooms)
 }
 
 /// Any origin may ask, as with LiveKit: what protects a room is the token, not where a page came from.

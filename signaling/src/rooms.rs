@@ -33,8 +33,8 @@ pub use event::{ParticipantRef, RoomEvent, RoomEvents, RoomRef, What};
 pub use local::{LocalParticipant, LocalSpec, LocalTrack};
 pub use participant::ConnectionId;
 pub use session::{JoinParams, ResumeParams, Session};
-pub(crate) use state::leave;
 pub use state::Now;
+pub(crate) use state::leave;
 
 use registry::Shared;
 use state::Change;
@@ -93,12 +93,7 @@ impl std::fmt::Debug for Rooms {
 
 impl Rooms {
     /// Starts the control plane over a media plane. Must be called within a tokio runtime.
-    pub fn new(
-        media: MediaHandle,
-        media_events: MediaEvents,
-        keys: crate::access::KeySet,
-        config: RoomsConfig,
-    ) -> Self {
+    pub fn new(media: MediaHandle, media_events: MediaEvents, keys: crate::access::KeySet, config: RoomsConfig) -> Self {
         let (events, _) = broadcast::channel(event::EVENTS_MAX);
         let shared = Arc::new(Shared::new(media, keys, config, events));
         tokio::spawn(registry::dispatch(shared.clone(), media_events.queue));
@@ -130,9 +125,7 @@ impl Rooms {
         self.shared.config.limits.check_room_name(&request.name)?;
         self.shared.config.limits.check_metadata(&request.metadata)?;
         let again = request.clone();
-        self.shared
-            .in_room(&request.name, Some(&request), true, move |state, _| state.recreate(&again))
-            .await
+        self.shared.in_room(&request.name, Some(&request), true, move |state, _| state.recreate(&again)).await
     }
 
     /// Rooms by name, all when `names` is empty.
@@ -182,10 +175,7 @@ impl Rooms {
     }
 
     /// Changes a participant's name, metadata, attributes and permissions; empty fields stay as they are.
-    pub async fn update_participant(
-        &self,
-        request: livekit::UpdateParticipantRequest,
-    ) -> Result<livekit::ParticipantInfo, RoomsError> {
+    pub async fn update_participant(&self, request: livekit::UpdateParticipantRequest) -> Result<livekit::ParticipantInfo, RoomsError> {
         let change = Change {
             name: Some(request.name).filter(|name| !name.is_empty()),
             metadata: Some(request.metadata).filter(|metadata| !metadata.is_empty()),
@@ -197,12 +187,7 @@ impl Rooms {
     }
 
     /// Sets attributes of a participant by the server itself; an empty value deletes its key.
-    pub async fn set_attributes(
-        &self,
-        room: &str,
-        identity: &str,
-        attributes: HashMap<String, String>,
-    ) -> Result<(), RoomsError> {
+    pub async fn set_attributes(&self, room: &str, identity: &str, attributes: HashMap<String, String>) -> Result<(), RoomsError> {
         let change = Change { attributes, ..Change::default() };
         let identity = identity.to_owned();
         self.existing(room, move |state, now| state.update_participant(now, &identity, change).map(drop)).await
@@ -211,8 +196,7 @@ impl Rooms {
     /// Mutes a participant's track.
     pub async fn mute_track(&self, request: livekit::MuteRoomTrackRequest) -> Result<livekit::TrackInfo, RoomsError> {
         let room = request.room.clone();
-        self.existing(&room, move |state, _| state.mute_track(&request.identity, &request.track_sid, request.muted))
-            .await
+        self.existing(&room, move |state, _| state.mute_track(&request.identity, &request.track_sid, request.muted)).await
     }
 
     /// Subscribes a participant to tracks, or unsubscribes it.
@@ -231,13 +215,7 @@ impl Rooms {
 
     /// Sends a packet of the server as it is: sender identity and sid are the caller's to set (captions are shown under
     /// their speaker). Encoded once for all receivers.
-    pub async fn send_packet(
-        &self,
-        room: &str,
-        packet: livekit::DataPacket,
-        reliable: bool,
-        to: To,
-    ) -> Result<(), RoomsError> {
+    pub async fn send_packet(&self, room: &str, packet: livekit::DataPacket, reliable: bool, to: To) -> Result<(), RoomsError> {
         self.existing(room, move |state, _| {
             state.send_packet(&packet, reliable, &to);
             Ok(())

@@ -60,9 +60,7 @@ impl FileDecoder {
         let mut codecs = CodecRegistry::new();
         symphonia::default::register_enabled_codecs(&mut codecs);
         codecs.register_audio_decoder::<symphonia_adapter_libopus::OpusDecoder>();
-        let decoder = codecs
-            .make_audio_decoder(parameters, &AudioDecoderOptions::default())
-            .map_err(|error| fail(error.to_string()))?;
+        let decoder = codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default()).map_err(|error| fail(error.to_string()))?;
         let track = track.id;
         Ok(Self {
             name: name.to_owned(),

@@ -46,8 +46,7 @@ impl Resampler {
             .map_err(|error| AudioError::Resample(error.to_string()))?;
         let (delay, longest) = (fft.output_delay(), fft.output_frames_max());
         let ratio = f64::from(to_hz) / f64::from(from_hz);
-        let engine =
-            Engine { fft, pending: Vec::new(), output: vec![0.0; longest], delay, ratio, consumed: 0, produced: 0 };
+        let engine = Engine { fft, pending: Vec::new(), output: vec![0.0; longest], delay, ratio, consumed: 0, produced: 0 };
         Ok(Self { engine: Some(engine) })
     }
 
@@ -100,8 +99,7 @@ impl Engine {
             let input = SequentialSlice::new(&self.pending[taken..taken + block], 1, block).map_err(|e| fail(e.to_string()))?;
             let room = self.output.len();
             let mut buffer = SequentialSlice::new_mut(&mut self.output, 1, room).map_err(|e| fail(e.to_string()))?;
-            let (read, written) =
-                self.fft.process_into_buffer(&input, &mut buffer, None).map_err(|e| fail(e.to_string()))?;
+            let (read, written) = self.fft.process_into_buffer(&input, &mut buffer, None).map_err(|e| fail(e.to_string()))?;
             taken += read;
             let cut = self.delay.min(written);
             self.delay -= cut;

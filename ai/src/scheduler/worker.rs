@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -148,7 +149,7 @@ impl Worker {
                 self.open(stream, pack, &models);
             }
             let now = Instant::now();
-            let busy = self.tick(now, &mut models);
+            let busy = self.tick_or_drop(now, &mut models);
             quiet_ticks = if busy == Busy::Quiet { quiet_ticks + 1 } else { 0 };
             next_tick = match busy {
                 // More waits: go on at once, but take new input in between.
@@ -208,6 +209,19 @@ impl Worker {
     fn closed(&self, streams: usize) {
         self.shared.streams.fetch_sub(streams, Ordering::AcqRel);
         self.counters.streams.fetch_sub(streams as u64, Ordering::AcqRel);
+    }
+
+    /// One look at all streams. A panic, which would be a bug, ends this thread's streams but not the thread.
+    fn tick_or_drop(&mut self, now: Instant, models: &mut SpeechModels) -> Busy {
+        catch_unwind(AssertUnwindSafe(|| self.tick(now, models))).unwrap_or_else(|_| {
+            tracing::error!(streams = self.streams.len(), "a speech thread panicked: its streams end here");
+            self.counters.failures.fetch_add(1, Ordering::Relaxed);
+            let streams = std::mem::take(&mut self.streams);
+            self.closed(streams.len());
+            // Gone for their handles as well: what they still push is refused.
+            streams.iter().for_each(|stream| stream.shared.close());
+            Busy::Quiet
+        })
     }
 
     /// One look at all streams.

@@ -143,12 +143,7 @@ impl Segment {
         let at = |frames: u32| self.begin + Samples(u64::from(frames) * frame);
         decoded
             .iter()
-            .map(|word| Word {
-                text: word.text.clone(),
-                start: at(word.start),
-                end: at(word.end),
-                confidence: word.confidence,
-            })
+            .map(|word| Word { text: word.text.clone(), start: at(word.start), end: at(word.end), confidence: word.confidence })
             .collect()
     }
 }

@@ -65,10 +65,7 @@ impl Silero {
         let wrong = |reason: &str| RuntimeError::Run { runtime: "Silero VAD", reason: reason.to_owned() };
         let [probabilities, hidden] = outputs.as_slice() else { return Err(wrong("two outputs were expected")) };
         let probabilities = probabilities.as_f32().filter(|p| p.len() == size).ok_or_else(|| wrong("`output` is not [B, 1]"))?;
-        let hidden = hidden
-            .as_f32()
-            .filter(|h| h.len() == LAYERS * size * HIDDEN)
-            .ok_or_else(|| wrong("`stateN` is not [2, B, 128]"))?;
+        let hidden = hidden.as_f32().filter(|h| h.len() == LAYERS * size * HIDDEN).ok_or_else(|| wrong("`stateN` is not [2, B, 128]"))?;
         for (index, (window, state)) in batch.iter_mut().enumerate() {
             state.context.copy_from_slice(&window[WINDOW - CONTEXT..]);
             for layer in 0..LAYERS {

@@ -159,13 +159,7 @@ impl Claims {
     /// Claims of the server itself or of a tool: every room right, for `room` where one is needed.
     pub fn admin(room: impl Into<String>) -> Self {
         Self {
-            video: Some(VideoGrant {
-                room_create: true,
-                room_list: true,
-                room_admin: true,
-                room: room.into(),
-                ..VideoGrant::default()
-            }),
+            video: Some(VideoGrant { room_create: true, room_list: true, room_admin: true, room: room.into(), ..VideoGrant::default() }),
             ..Self::default()
         }
     }
@@ -293,8 +287,7 @@ impl VideoGrant {
         self.can_publish = Some(permission.can_publish);
         self.can_subscribe = Some(permission.can_subscribe);
         self.can_publish_data = Some(permission.can_publish_data);
-        self.can_publish_sources =
-            permission.can_publish_sources().map(|source| source_name(source).to_owned()).collect();
+        self.can_publish_sources = permission.can_publish_sources().map(|source| source_name(source).to_owned()).collect();
         self.hidden = permission.hidden;
         self.can_update_own_metadata = Some(permission.can_update_metadata);
         self.can_subscribe_metrics = Some(permission.can_subscribe_metrics);
@@ -340,8 +333,7 @@ mod tests {
         assert!(video.can_publish_source(livekit::TrackSource::Microphone));
         assert!(video.can_publish_source(livekit::TrackSource::ScreenShare));
         assert!(!video.can_publish_source(livekit::TrackSource::Camera));
-        assert!(!grant(r#"{"canPublish": false, "canPublishSources": ["camera"]}"#)
-            .can_publish_source(livekit::TrackSource::Camera));
+        assert!(!grant(r#"{"canPublish": false, "canPublishSources": ["camera"]}"#).can_publish_source(livekit::TrackSource::Camera));
         let permission = video.to_permission();
         assert_eq!(permission.can_publish_sources, vec![2, 3]);
         let mut updated = VideoGrant::default();

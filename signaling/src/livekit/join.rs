@@ -87,13 +87,7 @@ pub enum Version {
 }
 
 /// Reads and checks everything that a connecting client says.
-pub fn parse(
-    version: Version,
-    query: &str,
-    headers: &HeaderMap,
-    keys: &KeySet,
-    limits: &Limits,
-) -> Result<Connect, JoinError> {
+pub fn parse(version: Version, query: &str, headers: &HeaderMap, keys: &KeySet, limits: &Limits) -> Result<Connect, JoinError> {
     let parameters: HashMap<String, String> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let Verified { api_key, mut claims } = keys.verify(&token(&parameters, headers)?)?;
     let grant = claims.require_join()?;
@@ -159,10 +153,8 @@ fn token(parameters: &HashMap<String, String>, headers: &HeaderMap) -> Result<St
 /// # Errors
 /// When a step fails, or when the request is larger than a signal message may be.
 pub fn decode(encoded: &str) -> Result<livekit::JoinRequest, JoinError> {
-    const ENGINE: GeneralPurpose = GeneralPurpose::new(
-        &alphabet::URL_SAFE,
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-    );
+    const ENGINE: GeneralPurpose =
+        GeneralPurpose::new(&alphabet::URL_SAFE, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
     if encoded.len() > SIGNAL_BYTES_MAX / 3 * 4 {
         return Err(JoinError::TooLarge);
     }
@@ -176,8 +168,7 @@ pub fn decode(encoded: &str) -> Result<livekit::JoinRequest, JoinError> {
         })
         .collect();
     let bytes = ENGINE.decode(encoded).map_err(|_| JoinError::Base64)?;
-    let wrapped = livekit::WrappedJoinRequest::decode(bytes.as_slice())
-        .map_err(|_| JoinError::Malformed("wrapped join request"))?;
+    let wrapped = livekit::WrappedJoinRequest::decode(bytes.as_slice()).map_err(|_| JoinError::Malformed("wrapped join request"))?;
     let request = match Compression::try_from(wrapped.compression) {
         Ok(Compression::None) => wrapped.join_request,
         Ok(Compression::Gzip) => {

@@ -12,10 +12,10 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use livekit::DisconnectReason;
 use livekit::leave_request::Action;
 use livekit::signal_request::Message as Asked;
 use livekit::signal_response::Message as Told;
-use livekit::DisconnectReason;
 use prost::Message as _;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
@@ -46,24 +46,12 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 type Correlation = Result<Extension<RequestId>, ExtensionRejection>;
 
 /// `GET /rtc`.
-pub async fn v0(
-    State(rooms): State<Rooms>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    id: Correlation,
-    upgrade: Upgrade,
-) -> Response {
+pub async fn v0(State(rooms): State<Rooms>, RawQuery(query): RawQuery, headers: HeaderMap, id: Correlation, upgrade: Upgrade) -> Response {
     connect(Version::V0, rooms, query, headers, id, upgrade).await
 }
 
 /// `GET /rtc/v1`.
-pub async fn v1(
-    State(rooms): State<Rooms>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    id: Correlation,
-    upgrade: Upgrade,
-) -> Response {
+pub async fn v1(State(rooms): State<Rooms>, RawQuery(query): RawQuery, headers: HeaderMap, id: Correlation, upgrade: Upgrade) -> Response {
     connect(Version::V1, rooms, query, headers, id, upgrade).await
 }
 
@@ -85,14 +73,7 @@ fn validate(version: Version, rooms: &Rooms, query: Option<String>, headers: &He
     }
 }
 
-async fn connect(
-    version: Version,
-    rooms: Rooms,
-    query: Option<String>,
-    headers: HeaderMap,
-    id: Correlation,
-    upgrade: Upgrade,
-) -> Response {
+async fn connect(version: Version, rooms: Rooms, query: Option<String>, headers: HeaderMap, id: Correlation, upgrade: Upgrade) -> Response {
     // As LiveKit: a plain GET finds nothing here.
     let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
     let id = id.map_or_else(|_| String::new(), |Extension(id)| id.0);
@@ -188,11 +169,7 @@ impl Connection {
     async fn write(&mut self, outgoing: Option<Outgoing>) -> Step {
         match outgoing {
             Some(Outgoing::Message(message)) => {
-                let frame = if self.text {
-                    Message::Text(Utf8Bytes::from(&*message.text()))
-                } else {
-                    Message::Binary(message.binary())
-                };
+                let frame = if self.text { Message::Text(Utf8Bytes::from(&*message.text())) } else { Message::Binary(message.binary()) };
                 self.send(frame).await
             }
             Some(Outgoing::Close(why)) => {
@@ -245,9 +222,7 @@ impl Connection {
         let request = match message {
             Message::Binary(bytes) if bytes.len() > SIGNAL_BYTES_MAX => return self.too_large().await,
             Message::Text(text) if text.len() > SIGNAL_BYTES_MAX => return self.too_large().await,
-            Message::Binary(bytes) => {
-                livekit::SignalRequest::decode(bytes).map_err(|error| format!("not a SignalRequest: {error}"))
-            }
+            Message::Binary(bytes) => livekit::SignalRequest::decode(bytes).map_err(|error| format!("not a SignalRequest: {error}")),
             Message::Text(text) => {
                 self.text = true;
                 serde_json::from_str(&text).map_err(|error| format!("not a SignalRequest in JSON: {error}"))
@@ -346,7 +321,6 @@ fn close_frame(code: u16, reason: &str) -> Message {
 fn unix_ms() -> i64 {
     crate::rooms::unix_ms()
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -215,9 +215,7 @@ impl Call {
                 let body: &[u8] = if self.body.is_empty() { b"{}" } else { &self.body };
                 serde_json::from_slice(body).map_err(|error| malformed("json", error.to_string()))
             }
-            Format::Protobuf => {
-                T::decode(self.body.clone()).map_err(|error| malformed("protobuf", error.to_string()))
-            }
+            Format::Protobuf => T::decode(self.body.clone()).map_err(|error| malformed("protobuf", error.to_string())),
         }
     }
 
@@ -231,9 +229,7 @@ impl Call {
                 })?;
                 ([(header::CONTENT_TYPE, "application/json")], json::field_names(value).to_string()).into_response()
             }
-            Format::Protobuf => {
-                ([(header::CONTENT_TYPE, "application/protobuf")], response.encode_to_vec()).into_response()
-            }
+            Format::Protobuf => ([(header::CONTENT_TYPE, "application/protobuf")], response.encode_to_vec()).into_response(),
         })
     }
 }

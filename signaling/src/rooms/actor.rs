@@ -42,16 +42,7 @@ impl Actor {
         events: mpsc::Receiver<Event>,
         info: watch::Sender<livekit::Room>,
     ) -> Self {
-        Self {
-            state,
-            shared,
-            calls,
-            events,
-            info,
-            links: HashMap::new(),
-            started: Instant::now(),
-            finished: false,
-        }
+        Self { state, shared, calls, events, info, links: HashMap::new(), started: Instant::now(), finished: false }
     }
 
     pub async fn run(self) {

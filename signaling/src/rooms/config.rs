@@ -77,9 +77,7 @@ impl Default for RoomsConfig {
             token_lifetime: Duration::from_secs(600),
             token_refresh: Duration::from_secs(300),
             ice_servers: Vec::new(),
-            publish_codecs: ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red"]
-                .map(String::from)
-                .to_vec(),
+            publish_codecs: ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red"].map(String::from).to_vec(),
             server_version: LIVEKIT_VERSION.to_owned(),
             node_id: super::sid::new("ND_"),
             region: String::new(),
@@ -127,11 +125,7 @@ impl Limits {
         if name.len() <= self.name_bytes {
             return Ok(());
         }
-        Err(RoomsError::Invalid(format!(
-            "{what} length exceeds limits: {} bytes, max length {}",
-            name.len(),
-            self.name_bytes
-        )))
+        Err(RoomsError::Invalid(format!("{what} length exceeds limits: {} bytes, max length {}", name.len(), self.name_bytes)))
     }
 
     /// Metadata of a room or participant.
@@ -139,25 +133,15 @@ impl Limits {
         if metadata.len() <= self.metadata_bytes {
             return Ok(());
         }
-        Err(RoomsError::LimitExceeded(format!(
-            "metadata exceeds limits: {} bytes, at most {}",
-            metadata.len(),
-            self.metadata_bytes
-        )))
+        Err(RoomsError::LimitExceeded(format!("metadata exceeds limits: {} bytes, at most {}", metadata.len(), self.metadata_bytes)))
     }
 
     /// All attributes of a participant together.
-    pub fn check_attributes<'a>(
-        &self,
-        attributes: impl IntoIterator<Item = (&'a String, &'a String)>,
-    ) -> Result<(), RoomsError> {
+    pub fn check_attributes<'a>(&self, attributes: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<(), RoomsError> {
         let bytes: usize = attributes.into_iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes <= self.attributes_bytes {
             return Ok(());
         }
-        Err(RoomsError::LimitExceeded(format!(
-            "attributes exceed limits: {bytes} bytes, at most {}",
-            self.attributes_bytes
-        )))
+        Err(RoomsError::LimitExceeded(format!("attributes exceed limits: {bytes} bytes, at most {}", self.attributes_bytes)))
     }
 }

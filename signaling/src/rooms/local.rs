@@ -81,13 +81,7 @@ impl Rooms {
             link: None,
         };
         let (entry, joined) = self.enter(room, None, true, join).await?;
-        Ok(LocalParticipant {
-            entry,
-            media: self.shared.media.clone(),
-            key: joined.participant,
-            sid: joined.sid,
-            identity: spec.identity,
-        })
+        Ok(LocalParticipant { entry, media: self.shared.media.clone(), key: joined.participant, sid: joined.sid, identity: spec.identity })
     }
 }
 

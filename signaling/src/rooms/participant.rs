@@ -96,11 +96,7 @@ impl Participant {
     }
 
     pub fn media_permissions(&self) -> MediaPermissions {
-        MediaPermissions {
-            publish: self.grant.can_publish(),
-            subscribe: self.grant.can_subscribe(),
-            data: self.grant.can_publish_data(),
-        }
+        MediaPermissions { publish: self.grant.can_publish(), subscribe: self.grant.can_subscribe(), data: self.grant.can_publish_data() }
     }
 
     pub fn spec(&self) -> ParticipantSpec {
@@ -141,11 +137,7 @@ impl Participant {
 }
 
 /// Does this audience contain the subscriber, for this track?
-pub(crate) fn allowed_by(
-    audience: &livekit::SubscriptionPermission,
-    subscriber: &Participant,
-    track_sid: &str,
-) -> bool {
+pub(crate) fn allowed_by(audience: &livekit::SubscriptionPermission, subscriber: &Participant, track_sid: &str) -> bool {
     audience.all_participants
         || audience.track_permissions.iter().any(|permission| {
             (permission.participant_sid == *subscriber.sid || permission.participant_identity == *subscriber.identity)

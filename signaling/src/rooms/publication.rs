@@ -36,8 +36,8 @@ impl Publication {
         if request.cid.is_empty() {
             return Err(RoomsError::Invalid("a track needs a cid".into()));
         }
-        let kind = TrackType::try_from(request.r#type)
-            .map_err(|_| RoomsError::Invalid(format!("track type {} is unknown", request.r#type)))?;
+        let kind =
+            TrackType::try_from(request.r#type).map_err(|_| RoomsError::Invalid(format!("track type {} is unknown", request.r#type)))?;
         if kind == TrackType::Data {
             return Err(RoomsError::Invalid("a track is audio or video; data has channels of its own".into()));
         }
@@ -214,12 +214,7 @@ mod tests {
 
     #[test]
     fn three_layers_get_livekits_rids_lowest_first() {
-        let spec = video(vec![
-            layer(VideoQuality::High, 1280),
-            layer(VideoQuality::Low, 320),
-            layer(VideoQuality::Medium, 640),
-        ])
-        .spec();
+        let spec = video(vec![layer(VideoQuality::High, 1280), layer(VideoQuality::Low, 320), layer(VideoQuality::Medium, 640)]).spec();
         let seen: Vec<_> = spec.layers.iter().map(|l| (l.rid.as_str(), l.spatial, l.width)).collect();
         assert_eq!(seen, [("q", 0, 320), ("h", 1, 640), ("f", 2, 1280)]);
         assert!(!spec.speaks && !spec.encrypted);
@@ -227,8 +222,7 @@ mod tests {
 
     #[test]
     fn layers_that_say_no_quality_are_told_apart_by_size() {
-        let publication =
-            video(vec![layer(VideoQuality::Low, 1280), layer(VideoQuality::Low, 320), layer(VideoQuality::Low, 640)]);
+        let publication = video(vec![layer(VideoQuality::Low, 1280), layer(VideoQuality::Low, 320), layer(VideoQuality::Low, 640)]);
         #[allow(deprecated)]
         let seen: Vec<_> = publication.info.layers.iter().map(|l| (l.quality, l.width, l.spatial_layer)).collect();
         assert_eq!(seen, [(0, 320, 0), (1, 640, 1), (2, 1280, 2)]);
@@ -270,9 +264,8 @@ mod tests {
 
     #[test]
     fn unusable_requests_are_refused() {
-        let refused = |request: livekit::AddTrackRequest| {
-            Publication::new(TrackKey(1), &request, &Limits::default()).unwrap_err().to_string()
-        };
+        let refused =
+            |request: livekit::AddTrackRequest| Publication::new(TrackKey(1), &request, &Limits::default()).unwrap_err().to_string();
         let cid = || "c".to_owned();
         assert!(refused(livekit::AddTrackRequest::default()).contains("cid"));
         assert!(refused(livekit::AddTrackRequest { cid: cid(), r#type: 2, ..Default::default() }).contains("data"));

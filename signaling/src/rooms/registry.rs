@@ -93,12 +93,7 @@ impl RoomEntry {
 }
 
 impl Shared {
-    pub fn new(
-        media: MediaHandle,
-        keys: KeySet,
-        config: RoomsConfig,
-        events: broadcast::Sender<Arc<RoomEvent>>,
-    ) -> Self {
+    pub fn new(media: MediaHandle, keys: KeySet, config: RoomsConfig, events: broadcast::Sender<Arc<RoomEvent>>) -> Self {
         let key_maker = media.clone();
         Self {
             media,
@@ -115,11 +110,7 @@ impl Shared {
     }
 
     pub fn find(&self, name: &str) -> Result<Arc<RoomEntry>, RoomsError> {
-        self.registry()
-            .by_name
-            .get(name)
-            .cloned()
-            .ok_or_else(|| RoomsError::NotFound(name.chars().take(256).collect()))
+        self.registry().by_name.get(name).cloned().ok_or_else(|| RoomsError::NotFound(name.chars().take(256).collect()))
     }
 
     pub fn list(&self, names: &[String]) -> Vec<livekit::Room> {
@@ -151,11 +142,7 @@ impl Shared {
         Err(RoomsError::Closed(name.to_owned()))
     }
 
-    fn find_or_create(
-        self: &Arc<Self>,
-        name: &str,
-        request: Option<&livekit::CreateRoomRequest>,
-    ) -> Result<Arc<RoomEntry>, RoomsError> {
+    fn find_or_create(self: &Arc<Self>, name: &str, request: Option<&livekit::CreateRoomRequest>) -> Result<Arc<RoomEntry>, RoomsError> {
         let mut registry = self.registry();
         if registry.closed {
             return Err(RoomsError::ShuttingDown);
@@ -172,11 +159,7 @@ impl Shared {
         }
         let sid = sid::new(sid::ROOM);
         let now = now();
-        let room = RoomRef {
-            key: RoomKey((self.media_keys)()),
-            sid: Arc::from(sid.as_str()),
-            name: Arc::from(name),
-        };
+        let room = RoomRef { key: RoomKey((self.media_keys)()), sid: Arc::from(sid.as_str()), name: Arc::from(name) };
         let info = room_info(name, &sid, request, &self.config, now);
         let (info_sender, info_receiver) = watch::channel(info.clone());
         let (calls, calls_receiver) = mpsc::channel(CALLS_MAX);

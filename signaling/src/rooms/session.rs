@@ -109,12 +109,8 @@ impl Rooms {
         let (sender, receiver) = signal::queue(limits.queue_messages, limits.queue_bytes);
         let unknown = RoomsError::UnknownSession(params.participant_sid.chars().take(64).collect());
         let entry = self.shared.find(&params.room).map_err(|_| unknown.clone())?;
-        let resume = Resume {
-            participant_sid: params.participant_sid,
-            identity: params.identity,
-            sync_state: params.sync_state,
-            link: sender,
-        };
+        let resume =
+            Resume { participant_sid: params.participant_sid, identity: params.identity, sync_state: params.sync_state, link: sender };
         let joined = entry.call(move |state, now| state.resume(now, resume)).await.map_err(|error| match error {
             RoomsError::Closed(_) => unknown,
             error => error,

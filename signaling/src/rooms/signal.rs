@@ -41,9 +41,7 @@ impl SignalMessage {
 
     /// Protobuf's JSON, for text frames.
     pub fn text(&self) -> Arc<str> {
-        self.text
-            .get_or_init(|| Arc::from(serde_json::to_string(&self.message).expect("protobuf messages have a JSON form")))
-            .clone()
+        self.text.get_or_init(|| Arc::from(serde_json::to_string(&self.message).expect("protobuf messages have a JSON form"))).clone()
     }
 }
 
@@ -96,10 +94,7 @@ pub fn queue(messages_max: usize, bytes_max: usize) -> (SignalSender, SignalRece
     // One place is kept for the last message, the close.
     let (sender, receiver) = mpsc::channel(messages_max.max(1) + 1);
     let queued_bytes = Arc::new(AtomicUsize::new(0));
-    (
-        SignalSender { queue: sender, queued_bytes: queued_bytes.clone(), bytes_max },
-        SignalReceiver { queue: receiver, queued_bytes },
-    )
+    (SignalSender { queue: sender, queued_bytes: queued_bytes.clone(), bytes_max }, SignalReceiver { queue: receiver, queued_bytes })
 }
 
 impl SignalSender {

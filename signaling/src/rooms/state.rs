@@ -133,10 +133,9 @@ impl RoomState {
             let Some(participant) = self.participants.get_mut(&key) else { continue };
             let signal_lost = matches!(&participant.link, Link::Down { since, .. }
                 if now.at.duration_since(*since) >= self.config.resume_timeout);
-            let media_lost =
-                participant.media_lost.is_some_and(|since| now.at.duration_since(since) >= self.config.media_timeout);
-            let refresh = matches!(participant.link, Link::Up(_))
-                && now.at.duration_since(participant.refreshed) >= self.config.token_refresh;
+            let media_lost = participant.media_lost.is_some_and(|since| now.at.duration_since(since) >= self.config.media_timeout);
+            let refresh =
+                matches!(participant.link, Link::Up(_)) && now.at.duration_since(participant.refreshed) >= self.config.token_refresh;
             if signal_lost {
                 self.remove(now, key, DisconnectReason::SignalClose, None);
             } else if media_lost {
@@ -155,8 +154,7 @@ impl RoomState {
             let room = self.info.clone();
             self.broadcast(Message::RoomUpdate(livekit::RoomUpdate { room: Some(room) }));
         }
-        let timeout =
-            if self.ever_joined { self.info.departure_timeout } else { self.info.empty_timeout };
+        let timeout = if self.ever_joined { self.info.departure_timeout } else { self.info.empty_timeout };
         if self.empty_since.is_some_and(|since| now.at.duration_since(since) >= Duration::from_secs(timeout.into())) {
             self.finish(now, DisconnectReason::RoomClosed);
         }
@@ -191,13 +189,7 @@ impl RoomState {
     }
 
     /// A client broke the protocol: its session ends for good.
-    pub fn end_session(
-        &mut self,
-        now: Now,
-        key: ParticipantKey,
-        connection: ConnectionId,
-        reason: DisconnectReason,
-    ) {
+    pub fn end_session(&mut self, now: Now, key: ParticipantKey, connection: ConnectionId, reason: DisconnectReason) {
         if self.connection(key) == Some(connection) {
             self.remove(now, key, reason, Some(leave(reason, livekit::leave_request::Action::Disconnect)));
         }
@@ -218,13 +210,7 @@ impl RoomState {
     }
 
     /// A participant leaves, told so by `farewell` where there is something to say.
-    fn remove(
-        &mut self,
-        now: Now,
-        key: ParticipantKey,
-        reason: DisconnectReason,
-        farewell: Option<livekit::LeaveRequest>,
-    ) {
+    fn remove(&mut self, now: Now, key: ParticipantKey, reason: DisconnectReason, farewell: Option<livekit::LeaveRequest>) {
         let Some(mut participant) = self.participants.remove(&key) else { return };
         self.by_identity.remove(&participant.identity);
         let why = if farewell.is_some() { Close::Ended } else { Close::Dropped };

@@ -1,7 +1,7 @@
 //! What bad input gets: a status and a sentence before the WebSocket is open, a leave and a close with a reason after;
 //! everyone else goes on.
 
-use super::house::{KEY, SECRET, House, grant, house, house_with, token};
+use super::house::{House, KEY, SECRET, grant, house, house_with, token};
 use auralink_media::control::{Command, Event, Refusal, Target};
 use auralink_proto::livekit;
 use auralink_signaling::access::{Claims, KeySet, VideoGrant};
@@ -37,9 +37,8 @@ async fn tokens_that_are_no_good() {
     let house = house().await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let video = serde_json::json!({"roomJoin": true, "room": "r"});
-    let wrong_secret = KeySet::new([(KEY, "some-other-secret-of-some-36-letters")])
-        .mint(KEY, &Claims::join("eve", "r"), Duration::from_secs(60))
-        .unwrap();
+    let wrong_secret =
+        KeySet::new([(KEY, "some-other-secret-of-some-36-letters")]).mint(KEY, &Claims::join("eve", "r"), Duration::from_secs(60)).unwrap();
     let unknown_key = KeySet::new([("nokey", SECRET)]).mint("nokey", &Claims::join("eve", "r"), Duration::from_secs(60));
     let cases = [
         (String::new(), 401, "no permissions to access the room"),

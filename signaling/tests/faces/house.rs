@@ -68,12 +68,7 @@ pub fn admin(room: &str) -> String {
 }
 
 pub fn microphone(cid: &str) -> livekit::AddTrackRequest {
-    livekit::AddTrackRequest {
-        cid: cid.into(),
-        name: "mic".into(),
-        source: livekit::TrackSource::Microphone as i32,
-        ..Default::default()
-    }
+    livekit::AddTrackRequest { cid: cid.into(), name: "mic".into(), source: livekit::TrackSource::Microphone as i32, ..Default::default() }
 }
 
 impl House {
@@ -168,11 +163,8 @@ pub struct Client {
 impl Client {
     pub async fn ask(&mut self, message: Asked) {
         let request = livekit::SignalRequest { message: Some(message) };
-        let frame = if self.text {
-            Message::text(serde_json::to_string(&request).unwrap())
-        } else {
-            Message::binary(request.encode_to_vec())
-        };
+        let frame =
+            if self.text { Message::text(serde_json::to_string(&request).unwrap()) } else { Message::binary(request.encode_to_vec()) };
         self.raw(frame).await.unwrap();
     }
 

@@ -14,12 +14,7 @@ fn join_request(gzip: bool) -> String {
     let request = livekit::JoinRequest {
         connection_settings: Some(livekit::ConnectionSettings { auto_subscribe: true, ..Default::default() }),
         add_track_requests: vec![microphone("c1")],
-        publisher_offer: Some(livekit::SessionDescription {
-            r#type: "offer".into(),
-            sdp: "v=0".into(),
-            id: 3,
-            ..Default::default()
-        }),
+        publisher_offer: Some(livekit::SessionDescription { r#type: "offer".into(), sdp: "v=0".into(), id: 3, ..Default::default() }),
         ..Default::default()
     };
     let mut bytes = request.encode_to_vec();
@@ -67,13 +62,7 @@ async fn two_connections_publish_subscribe_speak_leave() {
     })
     .await;
 
-    house.sink.send(Event::Offer {
-        room,
-        participant,
-        id: 5,
-        sdp: "v=0 offer".into(),
-        mid_to_track: vec![("0".into(), "TR_x".into())],
-    });
+    house.sink.send(Event::Offer { room, participant, id: 5, sdp: "v=0 offer".into(), mid_to_track: vec![("0".into(), "TR_x".into())] });
     let offer = ann.until(|told| if let Told::Offer(offer) = told { Some(offer) } else { None }).await;
     assert_eq!((offer.id, offer.sdp.as_str(), offer.mid_to_track_id["0"].as_str()), (5, "v=0 offer", "TR_x"));
     let answer = livekit::SessionDescription { r#type: "answer".into(), sdp: "v=0 a".into(), id: 5, ..Default::default() };
@@ -162,8 +151,6 @@ async fn followers_hear_everything_in_order() {
     let mut events = house.rooms.subscribe_events();
     let (mut ann, _) = house.join("r", "ann").await;
     let (_, _, track, info) = house.publish(&mut ann, "c1").await;
-    ann.ask(Asked::Leave(livekit::LeaveRequest::default())).await;
-    house.rooms.delete("r").await.unwrap();
     let mut seen = Vec::new();
     loop {
         let event = events.recv().await.unwrap();
@@ -176,10 +163,14 @@ async fn followers_hear_everything_in_order() {
             }
             What::TrackPublished { track: published, info: published_info, .. } => {
                 assert_eq!((*published, &published_info.sid), (track, &info.sid));
+                ann.ask(Asked::Leave(livekit::LeaveRequest::default())).await;
                 "published"
             }
             What::TrackUnpublished { .. } => "unpublished",
-            What::ParticipantLeft { .. } => "left",
+            What::ParticipantLeft { .. } => {
+                house.rooms.delete("r").await.unwrap();
+                "left"
+            }
             What::RoomFinished(_) => break,
             other => panic!("{other:?}"),
         });

@@ -26,7 +26,7 @@ async fn a_sound_file_joins_publishes_and_leaves() {
         .await;
     assert!(!connected);
     let mut track = player.publish_audio("speech", livekit::TrackSource::Microphone).await.unwrap();
-    let packet = |n| SourcePacket { codec: Codec::Opus, timestamp: n * 960, marker: false, level: None, payload: Arc::from([1u8]) };
+    let packet = |n: u32| SourcePacket { codec: Codec::Opus, timestamp: n * 960, marker: false, level: None, payload: Arc::from([1u8]) };
     // The shard's end of the ring: filled by this one, full after 128 packets.
     let filled = (0..200).take_while(|n| track.push(packet(*n)).is_ok()).count();
     assert_eq!(filled, 128);
@@ -62,18 +62,13 @@ async fn captions_are_sent_under_their_speaker_and_attributes_are_set() {
     house.rooms.set_attributes("r", "ann", attributes).await.unwrap();
     let info = ann
         .until(|told| match told {
-            livekit::signal_response::Message::Update(update) => {
-                update.participants.into_iter().find(|p| !p.attributes.is_empty())
-            }
+            livekit::signal_response::Message::Update(update) => update.participants.into_iter().find(|p| !p.attributes.is_empty()),
             _ => None,
         })
         .await;
     assert_eq!(info.attributes["auralink.captions"], "on");
-    let packet = livekit::DataPacket {
-        participant_identity: "ann".into(),
-        participant_sid: join.participant.unwrap().sid,
-        ..Default::default()
-    };
+    let packet =
+        livekit::DataPacket { participant_identity: "ann".into(), participant_sid: join.participant.unwrap().sid, ..Default::default() };
     house.rooms.send_packet("r", packet.clone(), true, To::All).await.unwrap();
     let sent = house
         .command(|command| match command {

@@ -30,7 +30,7 @@ async fn the_session_goes_on_over_another_connection() {
             _ => None,
         })
         .await;
-    assert_eq!((gone.sid, gone.disconnect_reason()), (sid, livekit::DisconnectReason::ClientInitiated));
+    assert_eq!((gone.sid.as_str(), gone.disconnect_reason()), (sid.as_str(), livekit::DisconnectReason::ClientInitiated));
 }
 
 #[tokio::test]

@@ -13,8 +13,7 @@ use serde_json::json;
 async fn rooms_are_made_listed_changed_and_ended() {
     let house = house().await;
     let admin = admin("r");
-    let (status, room) =
-        house.twirp("CreateRoom", &admin, json!({"name": "r", "empty_timeout": 10, "metadata": "m", "unknown": 1})).await;
+    let (status, room) = house.twirp("CreateRoom", &admin, json!({"name": "r", "empty_timeout": 10, "metadata": "m", "unknown": 1})).await;
     assert_eq!(status, 200, "{room}");
     assert_eq!((room["empty_timeout"].as_u64(), room["departure_timeout"].as_u64()), (Some(10), Some(20)));
     assert!(room["sid"].as_str().unwrap().starts_with("RM_"));
@@ -46,9 +45,8 @@ async fn participants_are_listed_changed_muted_and_sent_away() {
     let change = json!({"room": "r", "identity": "ann", "name": "Anna", "attributes": {"myKey": "v"}});
     let (_, changed) = house.twirp("UpdateParticipant", &admin, change).await;
     assert_eq!((changed["name"].as_str(), changed["attributes"]["myKey"].as_str()), (Some("Anna"), Some("v")));
-    let (status, muted) = house
-        .twirp("MutePublishedTrack", &admin, json!({"room": "r", "identity": "ann", "trackSid": info.sid, "muted": true}))
-        .await;
+    let (status, muted) =
+        house.twirp("MutePublishedTrack", &admin, json!({"room": "r", "identity": "ann", "trackSid": info.sid, "muted": true})).await;
     assert_eq!((status, muted["track"]["muted"].as_bool()), (200, Some(true)), "{muted}");
     ann.until(|told| if let Told::Mute(mute) = told { mute.muted.then_some(()) } else { None }).await;
     let (status, _) = house
@@ -154,8 +152,7 @@ async fn protobuf_and_wrong_calls() {
 #[tokio::test]
 async fn limits_are_named() {
     let house = house().await;
-    let (status, error) =
-        house.twirp("CreateRoom", &admin("r"), json!({"name": "r", "metadata": "x".repeat(513 * 1024)})).await;
+    let (status, error) = house.twirp("CreateRoom", &admin("r"), json!({"name": "r", "metadata": "x".repeat(513 * 1024)})).await;
     assert_eq!((status, error["code"].as_str()), (429, Some("resource_exhausted")));
     assert!(error["msg"].as_str().unwrap().contains("524288"), "{error}");
     let (status, error) = house.twirp("CreateRoom", &admin("r"), json!({"name": "x".repeat(257)})).await;

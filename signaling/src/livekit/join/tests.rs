@@ -103,8 +103,7 @@ fn base64_in_every_dress() {
     request.participant_sid = "\u{ff}\u{fe}\u{3ff}".repeat(5);
     let standard = wrap(&request, false);
     let url_safe = standard.replace('+', "-").replace('/', "_");
-    for encoded in [standard.clone(), standard.trim_end_matches('=').to_owned(), url_safe.clone(), standard.replace('+', " ")]
-    {
+    for encoded in [standard.clone(), standard.trim_end_matches('=').to_owned(), url_safe.clone(), standard.replace('+', " ")] {
         assert_eq!(decode(&encoded).unwrap(), request, "{encoded}");
     }
 }
@@ -158,10 +157,7 @@ fn a_bomb_is_not_unpacked() {
     for _ in 0..64 {
         encoder.write_all(&zeros).unwrap();
     }
-    let wrapped = livekit::WrappedJoinRequest {
-        compression: Compression::Gzip as i32,
-        join_request: encoder.finish().unwrap(),
-    };
+    let wrapped = livekit::WrappedJoinRequest { compression: Compression::Gzip as i32, join_request: encoder.finish().unwrap() };
     assert!(wrapped.join_request.len() < 100_000, "it is small on the wire");
     let encoded = base64::engine::general_purpose::STANDARD.encode(wrapped.encode_to_vec());
     assert!(matches!(decode(&encoded), Err(JoinError::TooLarge)));

@@ -42,12 +42,7 @@ impl RoomState {
     }
 
     /// Changes name, metadata, attributes and permissions by identity.
-    pub fn update_participant(
-        &mut self,
-        now: Now,
-        identity: &str,
-        change: Change,
-    ) -> Result<livekit::ParticipantInfo, RoomsError> {
+    pub fn update_participant(&mut self, now: Now, identity: &str, change: Change) -> Result<livekit::ParticipantInfo, RoomsError> {
         let key = self.participant_by_identity(identity)?;
         self.change_participant(now, key, change)
     }
@@ -95,12 +90,8 @@ impl RoomState {
         participant.base.permission = Some(participant.grant.to_permission());
         let permissions = participant.media_permissions();
         let (subscribe, grant) = (participant.grant.can_subscribe(), participant.grant.clone());
-        let forbidden: Vec<TrackKey> = participant
-            .tracks
-            .values()
-            .filter(|track| !grant.can_publish_source(track.info.source()))
-            .map(|track| track.key)
-            .collect();
+        let forbidden: Vec<TrackKey> =
+            participant.tracks.values().filter(|track| !grant.can_publish_source(track.info.source())).map(|track| track.key).collect();
         self.media(Command::SetPermissions { room: self.room.key, participant: key, permissions });
         for track in forbidden {
             self.unpublish(now, track, true);
@@ -140,28 +131,16 @@ impl RoomState {
     }
 
     /// Mutes a participant's track. Unmuting is the participant's own to do.
-    pub fn mute_track(
-        &mut self,
-        identity: &str,
-        sid: &str,
-        muted: bool,
-    ) -> Result<livekit::TrackInfo, RoomsError> {
+    pub fn mute_track(&mut self, identity: &str, sid: &str, muted: bool) -> Result<livekit::TrackInfo, RoomsError> {
         let key = self.participant_by_identity(identity)?;
         if !muted {
-            return Err(RoomsError::Invalid(
-                "remote unmuting is not enabled: ask the participant to unmute the track".into(),
-            ));
+            return Err(RoomsError::Invalid("remote unmuting is not enabled: ask the participant to unmute the track".into()));
         }
         self.set_muted(key, sid, muted, true)
     }
 
     /// Subscribes or unsubscribes a participant.
-    pub fn update_subscriptions(
-        &mut self,
-        identity: &str,
-        sids: &[String],
-        subscribe: bool,
-    ) -> Result<(), RoomsError> {
+    pub fn update_subscriptions(&mut self, identity: &str, sids: &[String], subscribe: bool) -> Result<(), RoomsError> {
         let key = self.participant_by_identity(identity)?;
         if let Some(unknown) = sids.iter().find(|sid| !self.track_keys.contains_key(*sid)) {
             return Err(RoomsError::TrackNotFound(unknown.chars().take(64).collect()));

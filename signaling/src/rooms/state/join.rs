@@ -148,12 +148,7 @@ impl RoomState {
         Ok(Joined { participant: key, sid, connection })
     }
 
-    fn join_response(
-        &self,
-        key: ParticipantKey,
-        participant: livekit::ParticipantInfo,
-        subscriber_primary: bool,
-    ) -> livekit::JoinResponse {
+    fn join_response(&self, key: ParticipantKey, participant: livekit::ParticipantInfo, subscriber_primary: bool) -> livekit::JoinResponse {
         livekit::JoinResponse {
             room: Some(self.info.clone()),
             participant: Some(participant),
@@ -186,11 +181,7 @@ impl RoomState {
 
     /// Everyone that `key` may know of.
     fn others(&self, key: ParticipantKey) -> Vec<livekit::ParticipantInfo> {
-        self.participants
-            .values()
-            .filter(|other| other.key != key && !other.hidden())
-            .map(Participant::info)
-            .collect()
+        self.participants.values().filter(|other| other.key != key && !other.hidden()).map(Participant::info).collect()
     }
 
     /// A client comes back over a new signal connection to the session that it had.
@@ -260,11 +251,7 @@ impl RoomState {
             self.update_subscription(key, &sids(&subscription), subscription.subscribe, false);
         }
         if !state.track_sids_disabled.is_empty() {
-            let settings = livekit::UpdateTrackSettings {
-                track_sids: state.track_sids_disabled,
-                disabled: true,
-                ..Default::default()
-            };
+            let settings = livekit::UpdateTrackSettings { track_sids: state.track_sids_disabled, disabled: true, ..Default::default() };
             self.track_settings(key, &settings);
         }
     }
@@ -283,11 +270,7 @@ pub(super) fn sids(subscription: &livekit::UpdateSubscription) -> Vec<String> {
 
 /// The codecs that may be used, as a room tells them.
 pub(crate) fn codecs(config: &RoomsConfig) -> Vec<livekit::Codec> {
-    config
-        .publish_codecs
-        .iter()
-        .map(|mime| livekit::Codec { mime: mime.clone(), fmtp_line: String::new() })
-        .collect()
+    config.publish_codecs.iter().map(|mime| livekit::Codec { mime: mime.clone(), fmtp_line: String::new() }).collect()
 }
 
 /// A new room's description.

@@ -131,12 +131,7 @@ impl Participant {
     }
 }
 
-fn description(
-    kind: &str,
-    id: u32,
-    sdp: String,
-    mid_to_track: Vec<(String, String)>,
-) -> livekit::SessionDescription {
+fn description(kind: &str, id: u32, sdp: String, mid_to_track: Vec<(String, String)>) -> livekit::SessionDescription {
     let mid_to_track_id: HashMap<String, String> = mid_to_track.into_iter().collect();
     livekit::SessionDescription { r#type: kind.to_owned(), sdp, id, mid_to_track_id }
 }

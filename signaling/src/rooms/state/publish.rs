@@ -47,8 +47,7 @@ impl RoomState {
         }
         let publication = Publication::new(TrackKey((self.keys)()), request, &self.config.limits)
             .map_err(|error| (Reason::InvalidRequest, error.to_string()))?;
-        let published =
-            livekit::TrackPublishedResponse { cid: request.cid.clone(), track: Some(publication.info.clone()) };
+        let published = livekit::TrackPublishedResponse { cid: request.cid.clone(), track: Some(publication.info.clone()) };
         self.insert_track(key, publication);
         Ok(published)
     }
@@ -63,11 +62,7 @@ impl RoomState {
     }
 
     /// A server-made participant publishes: known to the room at once, since its media comes from inside.
-    pub fn publish_local(
-        &mut self,
-        key: ParticipantKey,
-        request: &livekit::AddTrackRequest,
-    ) -> Result<(TrackKey, String), RoomsError> {
+    pub fn publish_local(&mut self, key: ParticipantKey, request: &livekit::AddTrackRequest) -> Result<(TrackKey, String), RoomsError> {
         let publication = Publication::new(TrackKey((self.keys)()), request, &self.config.limits)?;
         let Some(participant) = self.participants.get(&key) else {
             return Err(RoomsError::Closed(self.room.name.to_string()));

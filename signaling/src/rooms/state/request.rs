@@ -79,8 +79,7 @@ impl RoomState {
         message: impl Into<String>,
         request: Option<Request>,
     ) {
-        let response =
-            livekit::RequestResponse { request_id, reason: reason as i32, message: message.into(), request };
+        let response = livekit::RequestResponse { request_id, reason: reason as i32, message: message.into(), request };
         self.tell(key, Message::RequestResponse(response));
     }
 
@@ -102,13 +101,7 @@ impl RoomState {
     }
 
     /// The SDP when its type and size are right; else the client is sent away with the reason.
-    fn usable_sdp(
-        &mut self,
-        now: Now,
-        key: ParticipantKey,
-        kind: &str,
-        description: &livekit::SessionDescription,
-    ) -> Option<String> {
+    fn usable_sdp(&mut self, now: Now, key: ParticipantKey, kind: &str, description: &livekit::SessionDescription) -> Option<String> {
         let max = self.config.limits.sdp_bytes;
         let wrong = if description.r#type != kind {
             let found: String = description.r#type.chars().take(16).collect();

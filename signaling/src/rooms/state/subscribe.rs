@@ -4,6 +4,9 @@ use super::*;
 use crate::rooms::participant::allowed_by;
 use auralink_media::control::TrackSettings;
 
+/// Unknown tracks of one request that are answered each; the rest are as unknown.
+const UNKNOWN_ANSWERS_MAX: usize = 100;
+
 impl RoomState {
     /// May and does `subscriber` want `track` of `owner`?
     fn wants(&self, subscriber: &Participant, owner: &Participant, track: TrackKey) -> bool {
@@ -63,22 +66,15 @@ impl RoomState {
     }
 
     /// A participant says which tracks it wants, or an administrator says it. With `answered`, unknown tracks are answered.
-    pub(super) fn update_subscription(
-        &mut self,
-        subscriber: ParticipantKey,
-        sids: &[String],
-        subscribe: bool,
-        answered: bool,
-    ) {
+    pub(super) fn update_subscription(&mut self, subscriber: ParticipantKey, sids: &[String], subscribe: bool, answered: bool) {
+        let mut answers = UNKNOWN_ANSWERS_MAX;
         for sid in sids {
             let Some(track) = self.track_keys.get(sid).copied() else {
-                if answered && subscribe {
+                if answered && subscribe && answers > 0 {
+                    answers -= 1;
                     let err = livekit::SubscriptionError::SeTrackNotfound as i32;
                     let track_sid = sid.chars().take(64).collect();
-                    self.tell(
-                        subscriber,
-                        Message::SubscriptionResponse(livekit::SubscriptionResponse { track_sid, err }),
-                    );
+                    self.tell(subscriber, Message::SubscriptionResponse(livekit::SubscriptionResponse { track_sid, err }));
                 }
                 continue;
             };
@@ -104,11 +100,8 @@ impl RoomState {
         if participant.grant.can_subscribe() && owner.allows(participant, sid) {
             return;
         }
-        let update = livekit::SubscriptionPermissionUpdate {
-            participant_sid: owner.sid.to_string(),
-            track_sid: sid.to_owned(),
-            allowed: false,
-        };
+        let update =
+            livekit::SubscriptionPermissionUpdate { participant_sid: owner.sid.to_string(), track_sid: sid.to_owned(), allowed: false };
         self.tell(subscriber, Message::SubscriptionPermissionUpdate(update));
     }
 
@@ -127,8 +120,7 @@ impl RoomState {
         };
         for sid in &settings.track_sids {
             let Some(track) = self.track_keys.get(sid).copied() else { continue };
-            let subscribed =
-                self.participants.get(&subscriber).is_some_and(|participant| participant.subscriptions.contains(&track));
+            let subscribed = self.participants.get(&subscriber).is_some_and(|participant| participant.subscriptions.contains(&track));
             if subscribed {
                 let settings = settings_of_all;
                 self.media(Command::SetTrackSettings { room: self.room.key, subscriber, track, settings });
@@ -138,18 +130,22 @@ impl RoomState {
 
     /// A publisher says who may have its tracks.
     pub(super) fn set_audience(&mut self, owner: ParticipantKey, audience: livekit::SubscriptionPermission) {
+        let limits = &self.config.limits;
+        let too_long = audience.track_permissions.len() > limits.participants_per_room
+            || audience.track_permissions.iter().any(|one| one.track_sids.len() > limits.tracks_per_participant);
+        if too_long {
+            let text = "a subscription permission names more participants or tracks than a room has";
+            self.refuse(owner, 0, livekit::request_response::Reason::LimitExceeded, text, None);
+            return;
+        }
         let Some(participant) = self.participants.get_mut(&owner) else { return };
         let before = participant.audience.replace(audience);
-        let tracks: Vec<(TrackKey, String)> =
-            participant.tracks.values().map(|track| (track.key, track.info.sid.clone())).collect();
+        let tracks: Vec<(TrackKey, String)> = participant.tracks.values().map(|track| (track.key, track.info.sid.clone())).collect();
         let owner_sid = participant.sid.to_string();
-        let subscribers: Vec<ParticipantKey> =
-            self.participants.keys().copied().filter(|subscriber| *subscriber != owner).collect();
+        let subscribers: Vec<ParticipantKey> = self.participants.keys().copied().filter(|subscriber| *subscriber != owner).collect();
         for subscriber in subscribers {
             for (track, sid) in &tracks {
-                let (Some(publisher), Some(participant)) =
-                    (self.participants.get(&owner), self.participants.get(&subscriber))
-                else {
+                let (Some(publisher), Some(participant)) = (self.participants.get(&owner), self.participants.get(&subscriber)) else {
                     continue;
                 };
                 let allowed = publisher.allows(participant, sid);
@@ -163,11 +159,7 @@ impl RoomState {
                 if !allowed {
                     self.unsubscribe(subscriber, *track);
                 }
-                let update = livekit::SubscriptionPermissionUpdate {
-                    participant_sid: owner_sid.clone(),
-                    track_sid: sid.clone(),
-                    allowed,
-                };
+                let update = livekit::SubscriptionPermissionUpdate { participant_sid: owner_sid.clone(), track_sid: sid.clone(), allowed };
                 self.tell(subscriber, Message::SubscriptionPermissionUpdate(update));
                 self.subscribe_if_wanted(subscriber, *track);
             }
