@@ -100,7 +100,9 @@ fn main() {
                 ((noise >> 8) as f32 / 8_388_608.0 - 1.0) * 0.0005
             })
             .collect();
-        for (name, audio, count) in [("quiet room", &quiet, 1), ("quiet room", &quiet, 16), ("speech", &samples, 1), ("speech", &samples, 16)] {
+        for (name, audio, count) in
+            [("quiet room", &quiet, 1), ("quiet room", &quiet, 16), ("speech", &samples, 1), ("speech", &samples, 16)]
+        {
             let seconds = audio.len() as f64 / 16_000.0 * count as f64;
             let us = cost(|| {
                 let mut sessions: Vec<StreamSession> =
@@ -111,7 +113,11 @@ fn main() {
                     while models.advance(&mut due, 1) {}
                 }
             });
-            println!("whole session, {name:10} x{count:2}                  RTF {:.5}   ({:.0} streams a core)", us / 1e6 / seconds, seconds * 1e6 / us);
+            println!(
+                "whole session, {name:10} x{count:2}                  RTF {:.5}   ({:.0} streams a core)",
+                us / 1e6 / seconds,
+                seconds * 1e6 / us
+            );
         }
         println!("detector: {}, windows of {:.0} ms", models.detector().name(), window * 1000.0);
         let mut log_probs = Vec::new();
@@ -129,7 +135,8 @@ fn main() {
         println!("beam search         {:7.1} us per chunk     RTF {:.5}", us / log_probs.len() as f64, per_second(us));
     }
     let mut session = StreamSession::new(SessionConfig::default(), pack.clone(), &auralink_ai::vad::Detector::Earshot);
-    let mut models = SpeechModels::load(&*open(&RuntimeChoice::Rten, &[]).expect("rten is built in").0, &pack, None).expect("the networks load");
+    let mut models =
+        SpeechModels::load(&*open(&RuntimeChoice::Rten, &[]).expect("rten is built in").0, &pack, None).expect("the networks load");
     let us = cost(|| {
         for _ in 0..50 {
             session.push_silence(320);
