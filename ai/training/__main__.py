@@ -1,6 +1,6 @@
 """All steps from nothing to a measured pack, each one skipping or continuing what the cache already holds.
 
-Place in the flow: the one command of README.md. Rule: the same seeds and step counts give the same pack up to floating-point order.
+Place in the flow: the one command of README.md. Rule: seeds and numbers of steps are fixed; README.md says how the committed pack differs.
 """
 
 import subprocess
