@@ -91,12 +91,7 @@ pub struct Placement {
 impl Placement {
     /// The packet as this subscriber gets it. `codec` and `body` are given apart from `packet`, since RED may have been
     /// taken apart; `head` is scratch space for a rewritten descriptor.
-    pub fn outgoing<'a>(
-        &self,
-        packet: &'a RtpPacket,
-        vp8: Option<&Vp8Descriptor>,
-        head: &'a mut [u8; MAX_DESCRIPTOR],
-    ) -> OutgoingRtp<'a> {
+    pub fn outgoing<'a>(&self, packet: &'a RtpPacket, vp8: Option<&Vp8Descriptor>, head: &'a mut [u8; MAX_DESCRIPTOR]) -> OutgoingRtp<'a> {
         let (head, body): (&[u8], &[u8]) = match vp8 {
             Some(descriptor) => {
                 let picture_id = descriptor.picture_id.unwrap_or(0).wrapping_add(self.picture_id_offset);

@@ -96,8 +96,7 @@ impl Subscription {
             MediaKind::Audio => true,
             // Anything up to the target will do to begin with; from there only the target itself.
             MediaKind::Video => {
-                facts.key_frame
-                    && (layer == target || self.current == Some(layer) || (self.current.is_none() && layer < target))
+                facts.key_frame && (layer == target || self.current == Some(layer) || (self.current.is_none() && layer < target))
             }
         };
         if !begins {

@@ -117,7 +117,9 @@ impl Meeting {
     fn step(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             let who = match &event {
-                Event::Answer { participant, .. } | Event::Offer { participant, .. } | Event::SectionsRequired { participant, .. } => *participant,
+                Event::Answer { participant, .. } | Event::Offer { participant, .. } | Event::SectionsRequired { participant, .. } => {
+                    *participant
+                }
                 Event::NegotiationFailed { refusal, .. } => panic!("{}", refusal.reason),
                 _ => {
                     self.seen.push(event);

@@ -25,7 +25,10 @@ fn vp8(seq: u64, timestamp: u32, picture_id: u16, tl0: u8, key: bool, arrival: I
 #[derive(Debug, Clone)]
 enum Step {
     /// Next packet of the current layer, sent this many places late (0: in order) or not at all.
-    Packet { lost: bool, late: bool },
+    Packet {
+        lost: bool,
+        late: bool,
+    },
     Switch(u8),
     Pause,
     Resume,

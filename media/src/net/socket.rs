@@ -1,7 +1,10 @@
 //! A UDP socket that reads and writes many datagrams per system call: recvmmsg with GRO, sendmmsg with GSO.
 //!
 //! Rule: nothing here decides anything; sizes and counts are checked, and what the kernel refuses is reported.
-#![expect(unsafe_code, reason = "recvmmsg, sendmmsg and their control messages are raw structures; every pointer points into buffers that outlive the call")]
+#![expect(
+    unsafe_code,
+    reason = "recvmmsg, sendmmsg and their control messages are raw structures; every pointer points into buffers that outlive the call"
+)]
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -114,13 +117,23 @@ impl UdpSocket {
         });
         // SAFETY: every pointer in `messages` points into `received`, `vectors` or `self.buffers`, which outlive the call.
         let count = check(unsafe {
-            libc::recvmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as libc::c_uint, libc::MSG_DONTWAIT as _, std::ptr::null_mut())
+            libc::recvmmsg(
+                self.socket.as_raw_fd(),
+                messages.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
         });
         let count = match count {
             Ok(count) => count as usize,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             // An ICMP error of an earlier send, or a signal: the socket goes on.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EINTR | libc::EHOSTUNREACH | libc::ENETUNREACH)) => return Ok(true),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EINTR | libc::EHOSTUNREACH | libc::ENETUNREACH)) =>
+            {
+                return Ok(true);
+            }
             Err(error) => return Err(error),
         };
         for (index, message) in messages[..count].iter().enumerate() {

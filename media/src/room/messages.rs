@@ -92,7 +92,14 @@ impl Room {
     }
 
     /// The server sends.
-    pub fn send_data(&mut self, turn: &mut Turn<'_>, reliable: bool, packet: &Arc<[u8]>, to: &[ParticipantKey], except: Option<ParticipantKey>) {
+    pub fn send_data(
+        &mut self,
+        turn: &mut Turn<'_>,
+        reliable: bool,
+        packet: &Arc<[u8]>,
+        to: &[ParticipantKey],
+        except: Option<ParticipantKey>,
+    ) {
         if to.is_empty() {
             let all: Vec<ParticipantKey> = self.participants.keys().copied().filter(|k| Some(*k) != except).collect();
             for receiver in all {

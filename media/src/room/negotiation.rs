@@ -5,11 +5,11 @@
 
 use crate::control::{Event, Refusal, Target};
 use crate::ids::{ParticipantKey, TrackKey};
+use crate::packet::Codec;
 use crate::packet::MediaKind;
 use crate::publication::Source;
 use crate::room::{Link, Participant, Room, Section, Turn, limit_codecs};
 use crate::shard::peers::PeerKey;
-use crate::packet::Codec;
 use crate::transport::{LocalDescription, NegotiationError, RecvId, SendId, TransportEvent};
 
 impl Room {
@@ -179,7 +179,15 @@ impl Room {
         }
     }
 
-    fn section_begins(&mut self, turn: &mut Turn<'_>, key: ParticipantKey, mid: String, kind: MediaKind, track_id: String, rids: Vec<String>) {
+    fn section_begins(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: ParticipantKey,
+        mid: String,
+        kind: MediaKind,
+        track_id: String,
+        rids: Vec<String>,
+    ) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
         if let Some(section) = participant.sections.get_mut(&mid) {
             section.rids = rids;
@@ -223,9 +231,9 @@ impl Room {
         let mut pairs = Vec::new();
         for (mid, section) in participant.sections.iter().filter(|(_, s)| s.track.is_none() && !s.track_id.is_empty()) {
             let track = participant.publications.iter().find(|track| {
-                self.publications.get(track).is_some_and(|p| {
-                    matches!(p.source, Source::Announced) && p.kind() == section.kind && p.spec.cid == section.track_id
-                })
+                self.publications
+                    .get(track)
+                    .is_some_and(|p| matches!(p.source, Source::Announced) && p.kind() == section.kind && p.spec.cid == section.track_id)
             });
             if let Some(track) = track {
                 pairs.push((mid.clone(), *track));

@@ -52,8 +52,7 @@ impl Room {
             return;
         }
         let ended = self.speaking.keys().filter(|k| !speaking.contains_key(k));
-        let mut speakers: Vec<Speaker> =
-            ended.map(|&participant| Speaker { participant, level: 0.0, active: false }).collect();
+        let mut speakers: Vec<Speaker> = ended.map(|&participant| Speaker { participant, level: 0.0, active: false }).collect();
         speakers.extend(speaking.iter().map(|(&participant, &level)| Speaker { participant, level, active: true }));
         speakers.sort_by(|a, b| b.level.total_cmp(&a.level));
         turn.events.push_back(Event::Speakers { room: self.key, speakers });

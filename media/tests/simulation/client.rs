@@ -11,8 +11,8 @@ use auralink_media::packet::{Codec, MediaKind};
 use auralink_media::red;
 use auralink_media::vp8::Vp8Descriptor;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
-use str0m::config::CryptoProvider;
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
+use str0m::config::CryptoProvider;
 use str0m::format::Codec as ClientCodec;
 use str0m::media::{Direction, MediaKind as ClientKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
@@ -39,7 +39,12 @@ pub struct Connection {
 }
 
 enum Change {
-    Publish { track: TrackKey, kind: ClientKind, cid: String, simulcast: Option<Simulcast> },
+    Publish {
+        track: TrackKey,
+        kind: ClientKind,
+        cid: String,
+        simulcast: Option<Simulcast>,
+    },
     Receive(ClientKind),
     /// Receiving sections that the server answered as inactive are offered again.
     Revive,
@@ -198,7 +203,8 @@ impl Client {
 
     /// Single connection: more receiving sections.
     pub fn add_sections(&mut self, audios: u32, videos: u32) {
-        let sections = std::iter::repeat_n(ClientKind::Audio, audios as usize).chain(std::iter::repeat_n(ClientKind::Video, videos as usize));
+        let sections =
+            std::iter::repeat_n(ClientKind::Audio, audios as usize).chain(std::iter::repeat_n(ClientKind::Video, videos as usize));
         self.publisher.changes.extend(sections.map(Change::Receive));
         self.publisher.changes.push(Change::Revive);
     }
@@ -321,9 +327,10 @@ fn send_frame(rtc: &mut Rtc, published: &mut Published, now: Instant, without_le
                         None => (opus, params.pt()),
                     }
                 }
-                MediaKind::Video => {
-                    (marks::vp8(mark, layer.picture_id, layer.tl0, packet == 0, key, 300 + 300 * index + fastrand::usize(..200)), params.pt())
-                }
+                MediaKind::Video => (
+                    marks::vp8(mark, layer.picture_id, layer.tl0, packet == 0, key, 300 + 300 * index + fastrand::usize(..200)),
+                    params.pt(),
+                ),
             };
             let mut api = rtc.direct_api();
             let Some(stream) = api.stream_tx_by_mid(mid, layer.rid) else { return };
@@ -334,10 +341,8 @@ fn send_frame(rtc: &mut Rtc, published: &mut Published, now: Instant, without_le
                 rid: layer.rid,
                 ..Default::default()
             };
-            let write = RtpWrite::new(pt, layer.seq.into(), layer.time, now, payload)
-                .ext_vals(ext)
-                .marker(packet + 1 == packets)
-                .nackable(true);
+            let write =
+                RtpWrite::new(pt, layer.seq.into(), layer.time, now, payload).ext_vals(ext).marker(packet + 1 == packets).nackable(true);
             stream.write_rtp(write);
             layer.seq += 1;
         }
@@ -395,7 +400,12 @@ impl Connection {
                 Change::Channels => {
                     api.add_channel("_reliable".into());
                     let lossy = Reliability::MaxRetransmits { retransmits: 0 };
-                    api.add_channel_with_config(ChannelConfig { label: "_lossy".into(), ordered: false, reliability: lossy, ..Default::default() });
+                    api.add_channel_with_config(ChannelConfig {
+                        label: "_lossy".into(),
+                        ordered: false,
+                        reliability: lossy,
+                        ..Default::default()
+                    });
                 }
             }
         }

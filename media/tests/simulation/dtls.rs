@@ -32,7 +32,13 @@ impl DtlsProvider for SimulatedDtls {
         Some(DtlsCert { certificate: bytes(), private_key: bytes() })
     }
 
-    fn new_dtls(&self, certificate: &DtlsCert, now: Instant, _: DtlsVersion, _: Option<usize>) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+    fn new_dtls(
+        &self,
+        certificate: &DtlsCert,
+        now: Instant,
+        _: DtlsVersion,
+        _: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         Ok(Box::new(Session {
             certificate: certificate.certificate.clone(),
             active: false,

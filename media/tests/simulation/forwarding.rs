@@ -117,7 +117,9 @@ fn a_client_that_resumes_gets_new_credentials_and_goes_on() {
             .events
             .iter()
             .filter_map(|(_, e)| match e {
-                Event::Offer { participant, sdp, .. } if *participant == bob => sdp.lines().find(|l| l.starts_with("a=ice-ufrag")).map(str::to_owned),
+                Event::Offer { participant, sdp, .. } if *participant == bob => {
+                    sdp.lines().find(|l| l.starts_with("a=ice-ufrag")).map(str::to_owned)
+                }
                 _ => None,
             })
             .collect();

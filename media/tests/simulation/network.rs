@@ -18,19 +18,18 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    pub const PERFECT: Conditions = Conditions {
-        latency: Duration::from_millis(10),
-        jitter: Duration::ZERO,
-        loss: 0.0,
-        duplicates: 0.0,
-        bottleneck_bps: None,
-    };
+    pub const PERFECT: Conditions =
+        Conditions { latency: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0.0, duplicates: 0.0, bottleneck_bps: None };
 }
 
 /// What is under way.
 #[derive(Debug)]
 pub enum Cargo<C, E> {
-    Datagram { source: SocketAddr, destination: SocketAddr, bytes: Vec<u8> },
+    Datagram {
+        source: SocketAddr,
+        destination: SocketAddr,
+        bytes: Vec<u8>,
+    },
     /// Signaling from the control plane to the shard: in order, never lost.
     Command(C),
     /// Signaling to the control plane and its clients.

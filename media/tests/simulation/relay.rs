@@ -31,8 +31,15 @@ fn a_relayed_track_is_forwarded_like_a_local_one_and_asks_for_its_key_frames() {
                 connected: false,
             },
         });
-        let spec =
-            TrackSpec { sid: "TR_relayed".into(), cid: String::new(), kind: MediaKind::Video, muted: false, layers: vec![], encrypted: false, speaks: false };
+        let spec = TrackSpec {
+            sid: "TR_relayed".into(),
+            cid: String::new(),
+            kind: MediaKind::Video,
+            muted: false,
+            layers: vec![],
+            encrypted: false,
+            speaks: false,
+        };
         world.command(Command::AddTrack { room: ROOM, participant: elsewhere, track, spec });
         world.tracks.insert(track, (elsewhere, MediaKind::Video));
         world.subscribe(bob, track);

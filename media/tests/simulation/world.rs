@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use auralink_media::control::{
-    Command, Event, LayerSpec, MediaPermissions, ParticipantSpec, TrackSettings, TrackSpec,
-};
+use auralink_media::control::{Command, Event, LayerSpec, MediaPermissions, ParticipantSpec, TrackSettings, TrackSpec};
 use auralink_media::ids::{ParticipantKey, RoomKey, TrackKey};
 use auralink_media::packet::MediaKind;
 use auralink_media::room::Site;
@@ -100,7 +98,8 @@ impl World {
     pub fn join(&mut self, single: bool, red: bool) -> ParticipantKey {
         let key = ParticipantKey(self.key());
         let address = |port: u16| SocketAddr::new([10, 0, 1, (key.0 % 250) as u8].into(), port);
-        let client = Client::new(&ClientSpec { key, single, red, address: [address(5000), address(5001)], crypto: dtls::provider }, self.now);
+        let client =
+            Client::new(&ClientSpec { key, single, red, address: [address(5000), address(5001)], crypto: dtls::provider }, self.now);
         self.command(Command::AddParticipant {
             room: ROOM,
             participant: key,
@@ -151,7 +150,15 @@ impl World {
                 })
                 .collect(),
         };
-        let spec = TrackSpec { sid: format!("TR_{}", track.0), cid, kind, muted: false, layers, encrypted: false, speaks: kind == MediaKind::Audio };
+        let spec = TrackSpec {
+            sid: format!("TR_{}", track.0),
+            cid,
+            kind,
+            muted: false,
+            layers,
+            encrypted: false,
+            speaks: kind == MediaKind::Audio,
+        };
         self.command(Command::AddTrack { room: ROOM, participant: key, track, spec });
         self.tracks.insert(track, (key, kind));
         if self.auto_subscribe {
@@ -341,12 +348,14 @@ impl World {
                 if gapless && newest && video && self.wanted.contains(&(*key, track)) {
                     let (first, last) = (stream.packets.keys().next().unwrap(), stream.packets.keys().next_back().unwrap());
                     let missing: Vec<u64> = (*first..=*last).filter(|s| !stream.packets.contains_key(s)).collect();
-                    let times: Vec<_> = stream.packets.iter().rev().take(6).map(|(s, p)| (s, p.at - self.start, p.mark.layer, p.mark.seq)).collect();
+                    let times: Vec<_> =
+                        stream.packets.iter().rev().take(6).map(|(s, p)| (s, p.at - self.start, p.mark.layer, p.mark.seq)).collect();
                     let stats = self.shard.stats();
                     assert!(
                         missing.is_empty(),
                         "{who}: {track:?} lacks {missing:?} of {first}..={last}; newest {times:?}; nacked {} resent {}",
-                        stats.nacked, stats.retransmitted
+                        stats.nacked,
+                        stats.retransmitted
                     );
                 }
             }
