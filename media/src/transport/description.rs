@@ -148,8 +148,17 @@ impl Description {
 
     /// The first ICE ufrag.
     pub(super) fn ice_ufrag(&self) -> Option<&str> {
+        self.first("a=ice-ufrag:")
+    }
+
+    /// The first ICE ufrag and password.
+    pub(super) fn ice_credentials(&self) -> Option<(&str, &str)> {
+        self.ice_ufrag().zip(self.first("a=ice-pwd:"))
+    }
+
+    fn first(&self, prefix: &str) -> Option<&str> {
         let sections = self.sections.iter().flat_map(|section| section.lines.iter());
-        self.session.iter().chain(sections).find_map(|line| line.strip_prefix("a=ice-ufrag:"))
+        self.session.iter().chain(sections).find_map(|line| line.strip_prefix(prefix))
     }
 
     fn lines_mut(&mut self) -> impl Iterator<Item = &mut String> {

@@ -307,6 +307,9 @@ impl Transport {
         let remote = self.read_remote(sdp)?;
         let answer =
             guarded(|| SdpAnswer::from_sdp_string(&remote.to_string())).map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
+        if pending.restart.is_none() {
+            self.follow_credentials(&remote);
+        }
         let accepted = guarded(|| self.rtc.sdp_api().accept_answer(pending.library, answer));
         self.taken(accepted)?;
         if let Some(credentials) = pending.restart {
@@ -316,6 +319,14 @@ impl Transport {
         self.negotiation.placement.free_released(&pending.local);
         self.settle(&pending.local, &remote);
         Ok(())
+    }
+
+    /// New credentials in an answer, without a restart of ours: pion (the Go SDK) sends them when our second offer comes
+    /// before its first connection has started. As pion itself does we take them and keep ours; str0m would refuse the answer.
+    fn follow_credentials(&mut self, remote: &Description) {
+        if let Some((ufrag, pass)) = remote.ice_credentials() {
+            self.rtc.direct_api().set_remote_ice_credentials(IceCreds { ufrag: ufrag.to_owned(), pass: pass.to_owned() });
+        }
     }
 
     /// Takes over what both sides agreed on.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use auralink_media::packet::{Codec, MediaKind};
 use auralink_media::transport::Sent;
-use str0m::Candidate;
 use str0m::media::{Direction, MediaKind as ClientKind};
+use str0m::{Candidate, IceCreds};
 
 use crate::world::{Setup, World, track};
 
@@ -51,6 +51,23 @@ fn the_clients_restart_is_answered_under_the_same_name() {
     assert_eq!(world.server.local_ufrag(), "s0abcdefgh/1");
     world.run(Duration::from_secs(2));
     assert!(world.server.is_connected() && world.client.rtc.is_connected());
+    assert_eq!(world.send(video, Codec::Vp8, 3, 0, &[1; 50]), Sent::Yes);
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.client.rtp.len(), 1);
+}
+
+/// pion does so when a second offer comes before its first connection has started.
+#[test]
+fn an_answer_with_new_credentials_that_nobody_asked_for_is_taken() {
+    let mut world = World::new(Setup::default());
+    let video = world.server.add_send_track(track(MediaKind::Video, "v", &[Codec::Vp8]));
+    assert!(world.negotiate());
+    world.server.add_send_track(track(MediaKind::Audio, "a", &[Codec::Opus]));
+    let restarted = IceCreds { ufrag: "restarted".into(), pass: "a-password-of-the-clients-own".into() };
+    world.client.rtc.direct_api().set_local_ice_credentials(restarted);
+    assert!(world.negotiate());
+    assert_eq!(world.server.local_ufrag(), "s0abcdefgh", "ours stay");
+    world.run_until_connected();
     assert_eq!(world.send(video, Codec::Vp8, 3, 0, &[1; 50]), Sent::Yes);
     world.run(Duration::from_millis(100));
     assert_eq!(world.client.rtp.len(), 1);

@@ -124,6 +124,8 @@ struct Connection {
     budget: Budget,
     /// The client broke the protocol: this is how its socket will be closed, and nothing more is read.
     ending: Option<(u16, String)>,
+    /// A close was sent.
+    said_goodbye: bool,
 }
 
 /// What one step of a connection came to.
@@ -135,7 +137,7 @@ enum Step {
 impl Connection {
     fn new(socket: WebSocket, session: Session) -> Self {
         let now = Instant::now();
-        Self { socket, session, text: false, heard: now, budget: Budget::new(now), ending: None }
+        Self { socket, session, text: false, heard: now, budget: Budget::new(now), ending: None, said_goodbye: false }
     }
 
     async fn serve(mut self) {
@@ -163,7 +165,19 @@ impl Connection {
                 break;
             }
         }
+        if self.said_goodbye {
+            self.linger().await;
+        }
         tracing::info!("signal disconnected");
+    }
+
+    /// Reads on until the client has answered the close: a socket that is dropped with unread data is reset, and the client would
+    /// never see why.
+    async fn linger(&mut self) {
+        let answered = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+        if timeout(FAREWELL_TIMEOUT, answered).await.is_err() {
+            tracing::debug!("the client did not answer the close");
+        }
     }
 
     async fn write(&mut self, outgoing: Option<Outgoing>) -> Step {
@@ -180,11 +194,13 @@ impl Connection {
                     (None, Close::Dropped) => (close_code::AWAY, String::new()),
                 };
                 self.send(close_frame(code, &reason)).await;
+                self.said_goodbye = true;
                 Step::Over
             }
             // The room let go of a client that does not read.
             None => {
                 self.send(close_frame(close_code::POLICY, "messages are not read fast enough")).await;
+                self.said_goodbye = true;
                 Step::Over
             }
         }
