@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use auralink_ai::audio::Samples;
 use auralink_ai::audio::file::FileDecoder;
-use auralink_ai::pack::{Pack, PackSource, open_silero};
-use auralink_ai::runtime::Rten;
+use auralink_ai::pack::{Pack, PackSource, onnxruntime_candidates, open_silero};
+use auralink_ai::runtime::{RuntimeChoice, open};
 use auralink_ai::session::models::SpeechModels;
 use auralink_ai::session::{DegradeRule, SessionConfig, SpeechEvent, StreamSession};
 
@@ -25,7 +25,8 @@ impl Rig {
         let pack = Arc::new(Pack::open(&PackSource::BuiltIn).expect("the default pack opens"));
         let onnx = open_silero(None).expect("a Silero file that is there can be read").0.filter(|_| silero);
         assert_eq!(onnx.is_some(), silero, "`make setup` installs Silero VAD");
-        let models = SpeechModels::load(&Rten, &pack, onnx.as_deref()).expect("the networks load");
+        let (runtime, _) = open(&RuntimeChoice::Auto, &onnxruntime_candidates(None)).expect("there is always an engine");
+        let models = SpeechModels::load(&*runtime, &pack, onnx.as_deref()).expect("the networks load");
         Self { pack, models }
     }
 
