@@ -8,6 +8,7 @@ use auralink_proto::livekit;
 
 use crate::ids::{ParticipantKey, RoomKey, TrackKey};
 use crate::packet::{Codec, MediaKind};
+pub use crate::room::outbox::ReceiveState;
 
 /// Which peer connection of a participant: LiveKit's two-connection mode has both, single-connection mode only
 /// `Publisher`, which then carries both directions.
@@ -245,6 +246,15 @@ pub enum Command {
         /// Not to this one.
         except: Option<ParticipantKey>,
     },
+    /// A client that resumes says which reliable data it has of each publisher; what it lacks and is still there is sent again.
+    ReplayData {
+        /// The room.
+        room: RoomKey,
+        /// Who resumes.
+        participant: ParticipantKey,
+        /// What it has; bounded by signaling.
+        states: Vec<ReceiveState>,
+    },
     /// Starts or stops the tap of an audio publication. Refused (with [`Event::TapRefused`]) when encrypted.
     SetTap {
         /// The room.
@@ -454,6 +464,8 @@ pub struct ShardStats {
     pub rtp_in: u64,
     /// RTP packets forwarded.
     pub rtp_out: u64,
+    /// Packets since the last key frame that new subscribers were sent at once.
+    pub caught_up: u64,
     /// Retransmissions sent.
     pub retransmitted: u64,
     /// Sequence numbers asked for by subscribers.
@@ -472,10 +484,18 @@ pub struct ShardStats {
     pub dropped_bad_tag: u64,
     /// Packets of SSRCs that no section announced.
     pub dropped_unknown_ssrc: u64,
+    /// Datagrams that were read for another shard of the same port, and handed over to it. They count as read here.
+    pub handed_out: u64,
+    /// Datagrams that other shards of the same port read for this one.
+    pub handed_in: u64,
+    /// What could not be handed over: the other shard's ring was full, or the datagram longer than 1,500 bytes.
+    pub handover_dropped: u64,
     /// A limit of a table was hit.
     pub limit_hits: u64,
     /// Data packets dropped for a slow receiver.
     pub data_dropped: u64,
+    /// Reliable data packets that a resuming client sent again although they had come.
+    pub data_repeated: u64,
     /// Writes that the kernel refused (buffer full).
     pub send_failed: u64,
     /// Rooms now.
@@ -488,11 +508,16 @@ pub struct ShardStats {
     pub subscriptions: u64,
 }
 
+/// Most shards that a media plane runs: every two on one port share a ring in each direction.
+pub const MAX_SHARDS: usize = 256;
+
 /// Where the media plane listens and what it tells clients.
 #[derive(Debug, Clone)]
 pub struct MediaConfig {
-    /// UDP sockets, one per shard; each shard advertises only its own. Usually one port of a range per core but one.
+    /// Where shards listen: one address that all of them share, or one for each, of which it advertises only its own.
     pub udp_bind: Vec<SocketAddr>,
+    /// Shards, 1 to [`MAX_SHARDS`]. With more than one address: as many as addresses.
+    pub shards: usize,
     /// Addresses put into candidates when a socket is bound to all addresses; not used for one that is bound to its own.
     pub advertised: Vec<std::net::IpAddr>,
     /// ICE lite.

@@ -1,7 +1,7 @@
 //! A room: its participants, their publications, and who receives what.
 //!
 //! Everything that happens in a room happens here or below: [`negotiation`] (descriptions, sections, connections), [`media`]
-//! (the way of a packet, losses, key frames), [`subscribing`] (who gets what, layers), [`messages`] (data packets), [`rounds`]
+//! (the way of a packet, losses, key frames), [`subscribing`] (who gets what, layers), [`messages`] (data packets; [`outbox`]), [`rounds`]
 //! (what is done once in a while). A room has no clock, socket or thread: each call brings a [`Turn`].
 //!
 //! Rule: a packet finds its subscribers by one look-up; nothing here waits; every table is bounded by a limit of [`Limits`].
@@ -9,6 +9,7 @@
 pub mod media;
 pub mod messages;
 pub mod negotiation;
+pub mod outbox;
 pub mod rounds;
 pub mod subscribing;
 
@@ -21,6 +22,7 @@ use crate::data::SenderBudget;
 use crate::ids::{ParticipantKey, RoomKey, TrackKey};
 use crate::packet::{Codec, MediaKind, RtpPacket};
 use crate::publication::{Publication, Source};
+use crate::room::outbox::Outbox;
 use crate::shard::Limits;
 use crate::shard::entropy::Entropy;
 use crate::shard::peers::{Peer, PeerKey, Peers};
@@ -115,8 +117,10 @@ pub struct Participant {
     pub links: (Link, Link),
     /// Bounds what it sends in data packets.
     pub budget: SenderBudget,
-    /// Reliable data that waits for its channel to open.
-    pub waiting_data: VecDeque<Arc<[u8]>>,
+    /// The last reliable packet that it sent, by its own number.
+    pub last_sequence: u32,
+    /// Reliable data on its way to it.
+    pub outbox: Outbox,
     /// Expected and received packets when its quality was last computed.
     pub counted: (u64, u64),
 }
@@ -125,6 +129,11 @@ impl Participant {
     /// The connection over which it receives media and data.
     pub fn receiving_peer(&self) -> Option<PeerKey> {
         if self.spec.single_connection { self.publisher } else { self.subscriber }
+    }
+
+    /// That connection was up and is lost: it may come back.
+    pub fn is_away(&self) -> bool {
+        (if self.spec.single_connection { self.links.0 } else { self.links.1 }) == Link::Down
     }
 }
 
@@ -199,7 +208,8 @@ impl Room {
                 estimate_bps: None,
                 links: (Link::New, Link::New),
                 budget: SenderBudget::new(turn.now),
-                waiting_data: VecDeque::new(),
+                last_sequence: 0,
+                outbox: Outbox::default(),
                 counted: (0, 0),
             },
         );

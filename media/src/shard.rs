@@ -1,12 +1,13 @@
 //! One shard: a set of rooms and all their transports, as a machine without socket, clock or thread.
 //!
 //! [`Shard::handle`] takes what happened and when; [`Shard::handle_timeout`] lets time pass; then [`Shard::poll_output`] is called
-//! until it names the next deadline. Datagrams to send gather in [`Shard::slab`] meanwhile and are written (and cleared) by the
-//! owner once per turn. `net` runs it on a real network, the simulation on a virtual one.
+//! until it names the next deadline. Datagrams to send gather in [`Shard::slab`] meanwhile, those of other shards on the same port in
+//! [`Shard::handovers`]; both are emptied by the owner once per turn. `net` runs it on a real network, the simulation on a virtual one.
 //!
 //! Rule: the same inputs at the same instants give the same outputs; no call looks at all peers.
 
 pub mod entropy;
+pub mod handover;
 pub mod peers;
 pub mod stun;
 
@@ -23,6 +24,7 @@ use crate::publication::Relay;
 use crate::room::rounds::ROUND;
 use crate::room::{Room, Site, Turn};
 use crate::shard::entropy::Entropy;
+use crate::shard::handover::{HandoverSlab, Neighbours};
 use crate::shard::peers::{PeerKey, Peers};
 use crate::tap::TapPacket;
 use crate::transport::{Identity, SendSlab, TransportEvent, TransportOutput};
@@ -53,6 +55,8 @@ impl Default for Limits {
 pub struct ShardConfig {
     /// Where it is.
     pub site: Site,
+    /// How many shards read from its port, this one included, numbered from 0; 1 where it has a port of its own.
+    pub sharing: u16,
     /// Limits.
     pub limits: Limits,
     /// The process's certificate.
@@ -75,6 +79,24 @@ pub enum ShardInput<'a> {
         /// Its bytes.
         bytes: &'a [u8],
     },
+    /// A datagram that another shard of the same port read for this one.
+    Handed {
+        /// Which shard.
+        from: u16,
+        /// From whom.
+        source: SocketAddr,
+        /// To which of our addresses.
+        destination: SocketAddr,
+        /// Its bytes.
+        bytes: &'a [u8],
+    },
+    /// Another shard of the same port found that a peer of its own is behind an address that this one reads from.
+    Claimed {
+        /// Which shard.
+        by: u16,
+        /// Where its peer is.
+        source: SocketAddr,
+    },
     /// The control plane wants something.
     Command(Command),
     /// Someone pushed into a ring of a server-made or relayed publication.
@@ -94,6 +116,8 @@ pub enum ShardOutput {
 pub struct Shard {
     config: ShardConfig,
     peers: Peers,
+    neighbours: Neighbours,
+    handovers: HandoverSlab,
     rooms: BTreeMap<RoomKey, Room>,
     /// When each room's next round is due.
     rounds: BinaryHeap<Reverse<(Instant, RoomKey)>>,
@@ -129,6 +153,8 @@ impl Shard {
     /// A shard without rooms.
     pub fn new(config: ShardConfig) -> Shard {
         Shard {
+            neighbours: Neighbours::new(config.site.shard, config.sharing),
+            handovers: HandoverSlab::default(),
             config,
             peers: Peers::default(),
             rooms: BTreeMap::new(),
@@ -145,7 +171,22 @@ impl Shard {
     /// Something happened.
     pub fn handle(&mut self, now: Instant, input: ShardInput<'_>) {
         match input {
-            ShardInput::Datagram { source, destination, bytes } => self.datagram(now, source, destination, bytes),
+            ShardInput::Datagram { source, destination, bytes } => {
+                self.stats.datagrams_in += 1;
+                self.stats.bytes_in += bytes.len() as u64;
+                self.datagram(now, None, source, destination, bytes);
+            }
+            ShardInput::Handed { from, source, destination, bytes } => {
+                self.stats.handed_in += 1;
+                self.datagram(now, Some(from), source, destination, bytes);
+            }
+            ShardInput::Claimed { by, source } => {
+                // The newest proof wins, as between two peers of one shard.
+                self.peers.forget_address(source);
+                if !self.neighbours.claim(now, source, by) {
+                    self.stats.limit_hits += 1;
+                }
+            }
             ShardInput::Command(command) => self.command(now, command),
             ShardInput::SourceWake => self.poll_rings(now),
         }
@@ -200,6 +241,11 @@ impl Shard {
         &mut self.slab
     }
 
+    /// What other shards of the same port shall get. Whoever hands it over clears it.
+    pub fn handovers(&mut self) -> (&mut HandoverSlab, &mut ShardStats) {
+        (&mut self.handovers, &mut self.stats)
+    }
+
     /// Told to stop, and every transport is closed.
     pub fn is_stopped(&self) -> bool {
         self.stopped
@@ -242,11 +288,15 @@ impl Shard {
         }
     }
 
-    fn datagram(&mut self, now: Instant, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
-        self.stats.datagrams_in += 1;
-        self.stats.bytes_in += bytes.len() as u64;
+    /// `from`: the shard that read it, if not this one. What was handed over is not handed on.
+    fn datagram(&mut self, now: Instant, from: Option<u16>, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
         let key = match stun::classify(bytes) {
             stun::Datagram::StunRequest { ufrag } => {
+                if from.is_none()
+                    && let Some(neighbour) = self.neighbours.by_ufrag(ufrag)
+                {
+                    return self.handovers.datagram(neighbour, source, destination, bytes);
+                }
                 let key = self.peers.by_ufrag(ufrag);
                 let accepted = key.filter(|k| self.peers.get(*k).is_some_and(|p| p.transport.accepts(source, destination, bytes)));
                 let Some(key) = accepted else {
@@ -257,12 +307,19 @@ impl Shard {
                     self.stats.limit_hits += 1;
                     return;
                 }
+                if let Some(reader) = from {
+                    self.handovers.claim(reader, source);
+                }
                 key
             }
             stun::Datagram::Stun | stun::Datagram::Session => match self.peers.by_address(source) {
                 Some(key) => key,
                 None => {
-                    self.stats.dropped_unknown_address += 1;
+                    let neighbour = if from.is_none() { self.neighbours.by_address(now, source) } else { None };
+                    match neighbour {
+                        Some(neighbour) => self.handovers.datagram(neighbour, source, destination, bytes),
+                        None => self.stats.dropped_unknown_address += 1,
+                    }
                     return;
                 }
             },
@@ -384,6 +441,7 @@ impl Shard {
             Command::Unsubscribe { subscriber, track, .. } => room.unsubscribe(turn, subscriber, track),
             Command::SetTrackSettings { subscriber, track, settings, .. } => room.set_track_settings(turn, subscriber, track, settings),
             Command::SendData { reliable, packet, to, except, .. } => room.send_data(turn, reliable, &packet, &to, except),
+            Command::ReplayData { participant, states, .. } => room.replay_data(turn, participant, &states),
             Command::SetTap { track, enabled, .. } => room.set_tap(turn, track, enabled),
             Command::AttachSource { track, codec, packets, .. } => {
                 room.attach_source(turn, track, codec, packets);
@@ -422,6 +480,7 @@ pub fn room_of(command: &Command) -> Option<RoomKey> {
         | Command::Unsubscribe { room, .. }
         | Command::SetTrackSettings { room, .. }
         | Command::SendData { room, .. }
+        | Command::ReplayData { room, .. }
         | Command::SetTap { room, .. }
         | Command::AttachSource { room, .. } => Some(*room),
         Command::Shutdown => None,

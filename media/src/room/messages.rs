@@ -1,6 +1,7 @@
 //! Data packets of a room: over which channel they come and go, who may send, who receives.
 //!
-//! Rule: a slow receiver is dropped from, never waited for; a packet is encoded once for all its receivers.
+//! Rule: a slow receiver never holds up another: what it cannot take waits in its own bounded [`Outbox`](super::outbox::Outbox) when it is
+//! reliable, and is dropped and counted otherwise. A packet is encoded once for all its receivers.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use prost::Message;
 use crate::control::Event;
 use crate::data::{MAX_PACKET, stamp};
 use crate::ids::ParticipantKey;
+use crate::room::outbox::{ReceiveState, Reliable};
 use crate::room::{Room, Turn};
 use crate::shard::peers::PeerKey;
 use crate::transport::ChannelId;
@@ -16,10 +18,6 @@ use crate::transport::ChannelId;
 /// LiveKit's channel labels.
 const RELIABLE: &str = "_reliable";
 const LOSSY: &str = "_lossy";
-
-/// Reliable packets kept for a participant whose channel is not open yet: what is said while it joins. Both bounds hold.
-const WAITING_PACKETS: usize = 64;
-const WAITING_BYTES: usize = 256 * 1024;
 
 impl Room {
     /// A channel opened.
@@ -34,16 +32,7 @@ impl Room {
             }
         }
         let key = peer.participant;
-        if label != RELIABLE {
-            return;
-        }
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        if participant.receiving_peer() != Some(peer_key) {
-            return;
-        }
-        for packet in std::mem::take(&mut participant.waiting_data) {
-            send_to(turn, peer_key, channel, &packet);
-        }
+        self.send_waiting(turn, key);
     }
 
     /// A channel closed.
@@ -77,7 +66,17 @@ impl Room {
             tracing::debug!(room = ?self.key, participant = ?key, bytes = data.len(), limit = MAX_PACKET, "data packet refused: not readable, empty or too large");
             return;
         };
+        // A client that resumes sends again what it does not know to be here.
+        if reliable && packet.sequence > 0 {
+            if packet.sequence <= participant.last_sequence {
+                turn.stats.data_repeated += 1;
+                return;
+            }
+            participant.last_sequence = packet.sequence;
+        }
+        let publisher_sid: Arc<str> = participant.spec.sid.as_str().into();
         let bytes: Arc<[u8]> = packet.encode_to_vec().into();
+        let packet_to_send = Reliable { publisher_sid, sequence: packet.sequence, bytes };
         let to: Vec<ParticipantKey> = self
             .participants
             .iter()
@@ -86,7 +85,7 @@ impl Room {
             .filter(|k| *k != key)
             .collect();
         for receiver in to {
-            self.deliver(turn, receiver, reliable, &bytes);
+            self.deliver(turn, receiver, reliable, &packet_to_send);
         }
         turn.events.push_back(Event::Data { room: self.key, participant: key, packet: Box::new(packet) });
     }
@@ -100,6 +99,7 @@ impl Room {
         to: &[ParticipantKey],
         except: Option<ParticipantKey>,
     ) {
+        let packet = &Reliable { publisher_sid: "".into(), sequence: 0, bytes: Arc::clone(packet) };
         if to.is_empty() {
             let all: Vec<ParticipantKey> = self.participants.keys().copied().filter(|k| Some(*k) != except).collect();
             for receiver in all {
@@ -112,31 +112,37 @@ impl Room {
         }
     }
 
-    fn deliver(&mut self, turn: &mut Turn<'_>, receiver: ParticipantKey, reliable: bool, packet: &Arc<[u8]>) {
-        let Some(participant) = self.participants.get_mut(&receiver) else { return };
-        if !participant.spec.connected {
+    fn deliver(&mut self, turn: &mut Turn<'_>, receiver: ParticipantKey, reliable: bool, packet: &Reliable) {
+        let Some(participant) = self.participants.get_mut(&receiver).filter(|p| p.spec.connected) else { return };
+        if reliable {
+            if !participant.outbox.push(turn.now, packet.clone()) {
+                turn.stats.data_dropped += 1;
+                turn.stats.limit_hits += 1;
+            }
+            self.send_waiting(turn, receiver);
             return;
         }
-        let peer_key = participant.receiving_peer();
-        let channel = peer_key.and_then(|p| turn.peers.get(p)).and_then(|p| if reliable { p.reliable } else { p.lossy });
-        match (peer_key, channel) {
-            (Some(peer), Some(channel)) => send_to(turn, peer, channel, packet),
-            _ if reliable => {
-                let waiting: usize = participant.waiting_data.iter().map(|p| p.len()).sum();
-                if participant.waiting_data.len() < WAITING_PACKETS && waiting + packet.len() <= WAITING_BYTES {
-                    participant.waiting_data.push_back(Arc::clone(packet));
-                } else {
-                    turn.stats.data_dropped += 1;
-                }
-            }
-            _ => turn.stats.data_dropped += 1,
-        }
+        let peer = participant.receiving_peer().filter(|_| !participant.is_away()).and_then(|p| turn.peers.touch(p));
+        let sent = peer.is_some_and(|p| p.lossy.is_some_and(|channel| p.transport.send_data(channel, true, &packet.bytes)));
+        turn.stats.data_dropped += u64::from(!sent);
     }
-}
 
-fn send_to(turn: &mut Turn<'_>, peer: PeerKey, channel: ChannelId, packet: &[u8]) {
-    let sent = turn.peers.touch(peer).is_some_and(|p| p.transport.send_data(channel, true, packet));
-    if !sent {
-        turn.stats.data_dropped += 1;
+    /// Hands over what waits for a participant, as far as its connection takes it.
+    pub(super) fn send_waiting(&mut self, turn: &mut Turn<'_>, key: ParticipantKey) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        if participant.is_away() || participant.outbox.is_empty() {
+            return;
+        }
+        let Some(peer) = participant.receiving_peer().and_then(|p| turn.peers.touch(p)) else { return };
+        let Some(channel) = peer.reliable else { return };
+        participant.outbox.drain(turn.now, |bytes| peer.transport.send_data(channel, true, bytes));
+    }
+
+    /// A client that resumes says which data it has.
+    pub fn replay_data(&mut self, turn: &mut Turn<'_>, key: ParticipantKey, states: &[ReceiveState]) {
+        if let Some(participant) = self.participants.get_mut(&key) {
+            participant.outbox.rewind(states);
+            self.send_waiting(turn, key);
+        }
     }
 }

@@ -153,6 +153,7 @@ impl Room {
                 self.set_link(key, target, Link::Up);
                 turn.events.push_back(Event::Connected { room: self.key, participant: key, target });
                 self.announce_subscriptions(turn, key);
+                self.send_waiting(turn, key);
             }
             TransportEvent::Disconnected | TransportEvent::Closed => {
                 self.set_link(key, target, Link::Down);
@@ -324,6 +325,7 @@ impl Room {
         if !participant.receiving_peer().and_then(|p| turn.peers.get(p)).is_some_and(|p| p.transport.is_connected()) {
             return;
         }
+        let mut begun = Vec::new();
         for track in &participant.subscriptions {
             let Some(publication) = self.publications.get_mut(track) else { continue };
             if let Some(subscription) = publication.subscriptions.get_mut(&key)
@@ -331,8 +333,12 @@ impl Room {
                 && !subscription.announced
             {
                 subscription.announced = true;
+                begun.push(*track);
                 turn.events.push_back(Event::Subscribed { room: self.key, subscriber: key, track: *track });
             }
+        }
+        for track in begun {
+            self.catch_up(turn, key, track);
         }
     }
 }

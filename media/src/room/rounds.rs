@@ -26,6 +26,11 @@ impl Room {
                 self.reallocate(turn, key);
             }
         }
+        // A channel that was full may take more now, and what was taken long ago is forgotten.
+        let receiving: Vec<ParticipantKey> = self.participants.iter().filter(|(_, p)| !p.outbox.is_empty()).map(|(k, _)| *k).collect();
+        for key in receiving {
+            self.send_waiting(turn, key);
+        }
         let tracks: Vec<_> = self.publications.iter().filter(|(_, p)| p.kind() == MediaKind::Video).map(|(k, _)| *k).collect();
         for track in tracks {
             // A request or the key frame itself may have been lost.

@@ -76,7 +76,6 @@ impl Transport {
         };
         let taken = handle.write(binary, data).unwrap_or(false);
         self.rtc_dirty = true;
-        self.stats.limit_hits += u64::from(!taken);
         taken
     }
 

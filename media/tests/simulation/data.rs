@@ -2,20 +2,25 @@
 
 use std::time::Duration;
 
-use auralink_media::control::Event;
+use auralink_media::control::{Command, Event, ReceiveState};
 use auralink_proto::livekit::{self, data_packet};
 use prost::Message;
 
 use crate::determinism::seeded;
 use crate::network::Conditions;
-use crate::world::World;
+use crate::world::{ROOM, World};
 
 fn user(text: &str, to: &[String]) -> Vec<u8> {
+    numbered(0, text, to)
+}
+
+fn numbered(sequence: u32, text: &str, to: &[String]) -> Vec<u8> {
     let value = data_packet::Value::User(livekit::UserPacket { payload: text.as_bytes().to_vec(), ..Default::default() });
     livekit::DataPacket {
         participant_identity: "someone else".into(),
         destination_identities: to.to_vec(),
         value: Some(value),
+        sequence,
         ..Default::default()
     }
     .encode_to_vec()
@@ -48,6 +53,77 @@ fn data_reaches_those_it_is_meant_for_in_the_senders_name() {
         assert!(texts(alice).is_empty());
         assert_eq!(world.events.iter().filter(|(_, e)| matches!(e, Event::Data { .. })).count(), 2);
         assert_eq!(world.shard.stats().data_dropped, 1, "the unreadable one is counted");
+        world.end();
+    });
+}
+
+/// What a client received, as texts without their filling.
+fn texts(world: &World, who: auralink_media::ids::ParticipantKey) -> Vec<String> {
+    let read = |(_, bytes): &(bool, Vec<u8>)| {
+        let packet = livekit::DataPacket::decode(&bytes[..]).unwrap();
+        let Some(data_packet::Value::User(user)) = packet.value else { panic!() };
+        String::from_utf8(user.payload).unwrap().trim_end().to_owned()
+    };
+    world.clients[&who].data.iter().map(read).collect()
+}
+
+#[test]
+fn what_a_resuming_client_sends_again_is_forwarded_once() {
+    seeded(22, || {
+        let mut world = World::new(22, Conditions::PERFECT, None);
+        let (alice, bob) = (world.join(true, true), world.join(true, true));
+        world.run(Duration::from_secs(2));
+        let sender = world.clients.get_mut(&alice).unwrap();
+        for sequence in [1, 2, 3, 2, 3, 4, 4, 5] {
+            assert!(sender.send_data(true, &numbered(sequence, &sequence.to_string(), &[])));
+        }
+        assert!(sender.send_data(false, &numbered(1, "lossy", &[])), "numbers of the other channel are none");
+        world.run(Duration::from_millis(500));
+        assert_eq!(texts(&world, bob), ["1", "2", "3", "4", "5", "lossy"]);
+        assert_eq!(world.shard.stats().data_repeated, 3);
+        world.end();
+    });
+}
+
+#[test]
+fn reliable_data_waits_for_a_participant_that_is_away_and_comes_in_order() {
+    seeded(23, || {
+        let mut world = World::new(23, Conditions::PERFECT, None);
+        let bob = world.join(true, true);
+        world.run(Duration::from_secs(2));
+        world.network.conditions.loss = 1.0;
+        // More than the data channel takes by itself.
+        let expected: Vec<String> = (0..60).map(|number| format!("number {number:03}")).collect();
+        for text in &expected {
+            let packet = user(&format!("{text}{}", " ".repeat(15_000)), &[]).into();
+            world.command(Command::SendData { room: ROOM, reliable: true, packet, to: Vec::new(), except: None });
+            world.run(Duration::from_millis(100));
+        }
+        assert!(texts(&world, bob).is_empty());
+        world.network.conditions.loss = 0.0;
+        world.run(Duration::from_secs(30));
+        assert_eq!(texts(&world, bob), expected);
+        assert_eq!(world.shard.stats().data_dropped, 0);
+        world.end();
+    });
+}
+
+#[test]
+fn a_client_that_resumes_is_sent_again_what_it_says_it_lacks() {
+    seeded(24, || {
+        let mut world = World::new(24, Conditions::PERFECT, None);
+        let (alice, bob) = (world.join(true, true), world.join(true, true));
+        world.run(Duration::from_secs(2));
+        let sender = world.clients.get_mut(&alice).unwrap();
+        for sequence in 1..=5 {
+            assert!(sender.send_data(true, &numbered(sequence, &sequence.to_string(), &[])));
+        }
+        world.run(Duration::from_millis(500));
+        let publisher_sid = world.clients[&alice].sid.clone();
+        let states = vec![ReceiveState { publisher_sid, last_sequence: 3 }];
+        world.command(Command::ReplayData { room: ROOM, participant: bob, states });
+        world.run(Duration::from_millis(500));
+        assert_eq!(texts(&world, bob), ["1", "2", "3", "4", "5", "4", "5"]);
         world.end();
     });
 }

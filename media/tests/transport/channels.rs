@@ -66,7 +66,7 @@ fn the_server_opens_livekits_two_channels_and_messages_go_both_ways() {
 }
 
 #[test]
-fn a_full_buffer_refuses_and_counts() {
+fn a_full_buffer_refuses() {
     let mut world = World::new(Setup::default());
     world.connect();
     world.run(Duration::from_millis(300));
@@ -76,6 +76,5 @@ fn a_full_buffer_refuses_and_counts() {
     let taken = (0..20).take_while(|_| world.server.send_data(channel, true, &message)).count();
     assert_eq!(taken, 8, "512 KiB wait at most");
     assert_eq!(world.server.buffered_bytes(channel), 8 * 60_000);
-    assert_eq!(world.server.stats().limit_hits, 1);
     assert!(!world.server.send_data(ChannelId(99), true, &message), "no such channel");
 }
