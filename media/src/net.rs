@@ -3,9 +3,11 @@
 //! [`Sfu::start`] binds one UDP socket per shard and runs each [`Shard`] on a thread of its own: it sleeps in epoll until the
 //! shard's next deadline, a datagram or a command; reads what came in batches; drains the shard; writes what it sealed in
 //! batches grouped by destination. A room lives in one shard; [`MediaHandle`] sends a command to the shard of its room.
+//! Shards have a port each, or share one; then a datagram that the kernel gave to the wrong one crosses a bounded ring.
 //!
-//! Rule: a media packet crosses no lock and no queue between its read and its write. Commands cross a bounded queue.
+//! Rule: a media packet crosses no lock and no unbounded queue between its read and its write. Commands cross a bounded queue.
 
+mod handover;
 mod poll;
 mod socket;
 mod worker;
@@ -18,8 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use crate::control::{Command, Event, MediaConfig, ShardStats};
+use crate::control::{Command, Event, MAX_SHARDS, MediaConfig, ShardStats};
 use crate::ids::RoomKey;
+use crate::net::handover::{INBOUND_SLOTS, Rings};
 use crate::net::poll::Wake;
 use crate::net::socket::UdpSocket;
 use crate::net::worker::Worker;
@@ -53,8 +56,16 @@ pub enum NetError {
         address: SocketAddr,
     },
     /// Nothing to bind.
-    #[error("no UDP address is given for media; give one per shard")]
+    #[error("no UDP address is given for media; give one for all shards, or one for each")]
     NoSocket,
+    /// The number of shards does not fit.
+    #[error("{shards} media shards on {addresses} UDP addresses: give one address for all, or one for each, and 1 to {MAX_SHARDS} shards")]
+    Shards {
+        /// Asked for.
+        shards: usize,
+        /// Given.
+        addresses: usize,
+    },
     /// The number of taps does not fit.
     #[error("{taps} tap rings were given for {shards} shards; give one per shard, or none")]
     Taps {
@@ -87,13 +98,6 @@ pub enum Refused {
     UnknownRoom(RoomKey),
 }
 
-impl MediaConfig {
-    /// Shards that [`Sfu::start`] will run: one per address in `udp_bind`.
-    pub fn shard_count(&self) -> usize {
-        self.udp_bind.len()
-    }
-}
-
 /// The running media plane: owns the shard threads.
 pub struct Sfu {
     handle: MediaHandle,
@@ -113,24 +117,30 @@ impl Sfu {
         events: Arc<dyn Fn(Event) + Send + Sync>,
         taps: Vec<rtrb::Producer<TapPacket>>,
     ) -> Result<Sfu, NetError> {
-        if config.udp_bind.is_empty() {
-            return Err(NetError::NoSocket);
-        }
-        if !taps.is_empty() && taps.len() != config.udp_bind.len() {
-            return Err(NetError::Taps { taps: taps.len(), shards: config.udp_bind.len() });
+        let shards = config.shards;
+        let sockets = bind(&config)?;
+        if !taps.is_empty() && taps.len() != shards {
+            return Err(NetError::Taps { taps: taps.len(), shards });
         }
         let identity = Identity::new();
         let mut taps: Vec<Option<rtrb::Producer<TapPacket>>> = taps.into_iter().map(Some).collect();
-        taps.resize_with(config.udp_bind.len(), || None);
+        taps.resize_with(shards, || None);
+        let wakes: Vec<Arc<Wake>> = (0..shards)
+            .map(|_| Wake::new().map(Arc::new))
+            .collect::<Result<_, _>>()
+            .map_err(|source| NetError::System { what: "an eventfd", source })?;
+        let shared = config.udp_bind.len() == 1;
+        let mut rings = if shared { Rings::join(&wakes, INBOUND_SLOTS) } else { Vec::new() };
+        rings.resize_with(shards, Rings::default);
         let (mut ports, mut workers, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, (&address, tap)) in config.udp_bind.iter().zip(taps).enumerate() {
-            let socket = UdpSocket::bind(address).map_err(|source| NetError::Bind { address, source })?;
+        for (index, (((socket, tap), wake), rings)) in sockets.into_iter().zip(taps).zip(wakes).zip(rings).enumerate() {
             let bound = socket.local_address();
             let candidates = candidates(bound, &config.advertised)?;
             tracing::info!(shard = index, %bound, ?candidates, "media shard listens");
             addresses.push(bound);
             let shard = Shard::new(ShardConfig {
                 site: Site { shard: index as u16, candidates: candidates.clone(), ice_lite: config.ice_lite },
+                sharing: if shared { shards as u16 } else { 1 },
                 limits: Limits {
                     participants: config.max_participants,
                     tracks_per_participant: config.max_tracks_per_participant,
@@ -141,9 +151,9 @@ impl Sfu {
                 tap,
             });
             let (sender, commands) = sync_channel(COMMANDS);
-            let wake = Arc::new(Wake::new().map_err(|source| NetError::System { what: "an eventfd", source })?);
             let stats = Arc::new(Lock::new(ShardStats::default()));
-            let worker = Worker::new(shard, socket, candidates, commands, Arc::clone(&wake), Arc::clone(&stats), Arc::clone(&events))
+            let (woken_by, report, events) = (Arc::clone(&wake), Arc::clone(&stats), Arc::clone(&events));
+            let worker = Worker::new(shard, socket, candidates, commands, woken_by, report, events, rings)
                 .map_err(|source| NetError::System { what: "an epoll instance", source })?;
             ports.push(ShardPort { commands: sender, wake, stats });
             workers.push(worker);
@@ -195,6 +205,18 @@ impl Sfu {
                 tracing::error!("a media shard ended by a panic");
             }
         }
+    }
+}
+
+/// One socket per shard.
+fn bind(config: &MediaConfig) -> Result<Vec<UdpSocket>, NetError> {
+    let refused = |address| move |source| NetError::Bind { address, source };
+    let (shards, addresses) = (config.shards, config.udp_bind.len());
+    match config.udp_bind.as_slice() {
+        [] => Err(NetError::NoSocket),
+        _ if !(1..=MAX_SHARDS).contains(&shards) || addresses > 1 && addresses != shards => Err(NetError::Shards { shards, addresses }),
+        [one] => UdpSocket::bind_shared(*one, shards).map_err(refused(*one)),
+        each => each.iter().map(|address| UdpSocket::bind(*address).map_err(refused(*address))).collect(),
     }
 }
 

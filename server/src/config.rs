@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use auralink_media::control::MAX_SHARDS;
 use serde::Deserialize;
 
 /// Everything that can be set.
@@ -96,13 +97,13 @@ impl TryFrom<PortOrRange> for PortRange {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RtcConfig {
-    /// One UDP port, or one per shard.
+    /// One UDP port for all shards, or a range with one for each.
     pub udp_port: PortRange,
     /// Address put into candidates instead of the interfaces' own.
     pub node_ip: Option<IpAddr>,
     /// Answer ICE checks only.
     pub use_ice_lite: bool,
-    /// Media threads; 0: cores minus one, at least one.
+    /// Media threads; 0: cores minus `ai.threads`, at least one, and not more than a range has ports.
     pub shards: usize,
 }
 
@@ -269,6 +270,15 @@ impl Config {
         range("captions.endpoint_silence_ms", silence.to_string(), (200..=5_000).contains(&silence), "200 to 5000")?;
         range("ai.threads", self.ai.threads.to_string(), (1..=64).contains(&self.ai.threads), "1 to 64")?;
         range("ai.max_streams", self.ai.max_streams.to_string(), (1..=4_096).contains(&self.ai.max_streams), "1 to 4096")?;
+        let (shards, udp) = (self.rtc.shards, self.rtc.udp_port);
+        range("rtc.shards", shards.to_string(), shards <= MAX_SHARDS, "0 to 256")?;
+        let fits = udp.first == udp.last || shards <= usize::from(udp.last - udp.first) + 1;
+        range(
+            "rtc.shards",
+            shards.to_string(),
+            fits,
+            "at most one for each port of the range `rtc.udp_port`; a single port takes any number",
+        )?;
         let tls = &self.tls;
         range(
             "tls",
@@ -340,9 +350,16 @@ mod tests {
 
     #[test]
     fn values_outside_their_range_are_refused() {
-        for text in
-            ["ai: {threads: 0}", "captions: {endpoint_silence_ms: 10}", "rtc: {udp_port: 9-3}", "tls: {cert_file: a}", "bind_addresses: []"]
-        {
+        assert_eq!(Config::parse("rtc: {shards: 3, udp_port: 7882}", "test").unwrap().rtc.shards, 3);
+        for text in [
+            "rtc: {shards: 300}",
+            "rtc: {shards: 3, udp_port: 7882-7883}",
+            "ai: {threads: 0}",
+            "captions: {endpoint_silence_ms: 10}",
+            "rtc: {udp_port: 9-3}",
+            "tls: {cert_file: a}",
+            "bind_addresses: []",
+        ] {
             assert!(Config::parse(text, "test").is_err(), "{text}");
         }
     }

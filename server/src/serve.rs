@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use auralink_media::control::MediaConfig;
+use auralink_media::control::{MAX_SHARDS, MediaConfig};
 use auralink_media::net::Sfu;
 use auralink_signaling::access::KeySet;
 use auralink_signaling::rooms::{Limits, Rooms, RoomsConfig, media_events};
@@ -51,7 +51,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     };
 
     let media_config = media_config(&config, &addresses);
-    let (producers, taps) = media_config.udp_bind.iter().map(|_| rtrb::RingBuffer::new(TAP_RING)).unzip();
+    let (producers, taps) = (0..media_config.shards).map(|_| rtrb::RingBuffer::new(TAP_RING)).unzip();
     let (sink, events) = media_events();
     let udp = media_config.udp_bind.clone();
     let sfu = Sfu::start(media_config, Arc::new(move |event| sink.send(event)), producers)
@@ -166,19 +166,23 @@ fn rooms_config(config: &Config) -> RoomsConfig {
     }
 }
 
-/// One socket per shard on ports of their own; every shard on the first port would need a hand-over between shards.
+/// Shards on one port together, or on ports of a range, one each.
 fn media_config(config: &Config, addresses: &[IpAddr]) -> MediaConfig {
     let range = config.rtc.udp_port;
     let ports = usize::from(range.last - range.first) + 1;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let wanted = if config.rtc.shards == 0 { cores.saturating_sub(1).max(1) } else { config.rtc.shards };
+    let wanted = match config.rtc.shards {
+        0 => cores.saturating_sub(config.ai.threads).clamp(1, MAX_SHARDS),
+        shards => shards,
+    };
+    let shards = if ports > 1 { wanted.min(ports) } else { wanted };
     let ip = match config.bind_addresses.as_slice() {
         [one] => *one,
         _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     };
-    let udp_bind = (range.first..=range.last).take(wanted.min(ports)).map(|port| SocketAddr::new(ip, port)).collect();
+    let udp_bind = (range.first..=range.last).take(shards.min(ports)).map(|port| SocketAddr::new(ip, port)).collect();
     let advertised = config.rtc.node_ip.map_or_else(|| addresses.to_vec(), |ip| vec![ip]);
-    MediaConfig { udp_bind, advertised, ice_lite: config.rtc.use_ice_lite, max_participants: 2_000, max_tracks_per_participant: 32 }
+    MediaConfig { udp_bind, shards, advertised, ice_lite: config.rtc.use_ice_lite, max_participants: 2_000, max_tracks_per_participant: 32 }
 }
 
 fn listen(addresses: &[IpAddr], port: u16, what: &str, where_set: &str) -> anyhow::Result<Vec<TcpListener>> {

@@ -68,12 +68,37 @@ struct Received {
 }
 
 impl UdpSocket {
-    /// Binds, with big buffers, packet info, GRO.
+    /// Binds one socket that shares its port with nobody.
     pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+        UdpSocket::new(address, false)
+    }
+
+    /// Binds `count` sockets to one port, among which the kernel spreads the clients (SO_REUSEPORT).
+    ///
+    /// The first is bound without the option, so that a port which any other process holds is an error, and gets the option once it
+    /// holds the port. There is no moment in between at which the port is free: of two of us that start at once, one finds it in use.
+    /// What is left is a process of the same user that asks for SO_REUSEPORT itself, later, and does not look first: the kernel
+    /// lets it in and gives it a part of our clients.
+    pub(super) fn bind_shared(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+        let first = UdpSocket::bind(address)?;
+        let address = first.local;
+        first.socket.set_reuse_port(true)?;
+        let mut sockets = vec![first];
+        for _ in 1..count {
+            sockets.push(UdpSocket::new(address, true)?);
+        }
+        Ok(sockets)
+    }
+
+    /// Binds, with big buffers, packet info, GRO.
+    fn new(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
         if address.is_ipv6() {
             // One socket for both families when it is bound to all addresses.
             socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        if shared {
+            socket.set_reuse_port(true)?;
         }
         socket.bind(&SockAddr::from(address))?;
         // What the system limits is taken as it is.

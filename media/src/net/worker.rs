@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::Lock;
+use super::handover::Rings;
 use super::poll::{Poll, Wake};
 use super::socket::UdpSocket;
 use super::write::Writer;
@@ -34,9 +35,11 @@ pub(super) struct Worker {
     events: Arc<dyn Fn(Event) + Send + Sync>,
     poll: Poll,
     writer: Writer,
+    rings: Rings,
 }
 
 impl Worker {
+    #[allow(clippy::too_many_arguments, reason = "a constructor of a plain record")]
     pub(super) fn new(
         shard: Shard,
         socket: UdpSocket,
@@ -45,9 +48,10 @@ impl Worker {
         wake: Arc<Wake>,
         stats: Arc<Lock<ShardStats>>,
         events: Arc<dyn Fn(Event) + Send + Sync>,
+        rings: Rings,
     ) -> io::Result<Worker> {
         let poll = Poll::new(socket.as_raw_fd(), wake.as_raw_fd())?;
-        Ok(Worker { shard, socket, candidates, commands, wake, stats, events, poll, writer: Writer::default() })
+        Ok(Worker { shard, socket, candidates, commands, wake, stats, events, poll, writer: Writer::default(), rings })
     }
 
     pub(super) fn run(mut self) {
@@ -62,6 +66,8 @@ impl Worker {
                 }
             }
             let mut more = self.take_commands(now);
+            let shard = &mut self.shard;
+            self.rings.receive(|input| shard.handle(now, input));
             match self.read(now) {
                 Ok(left_over) => {
                     more |= left_over;
@@ -74,6 +80,9 @@ impl Worker {
                     pause(Duration::from_millis(u64::from(failures.min(100)) * 10));
                 }
             }
+            // Before anything is written: a claim has to be there when the client hears our answer and goes on.
+            let (handovers, stats) = self.shard.handovers();
+            self.rings.send(handovers, stats);
             self.shard.handle_timeout(now);
             let deadline = loop {
                 match self.shard.poll_output(now) {

@@ -213,6 +213,15 @@ impl Peers {
         true
     }
 
+    /// Someone else proved to be behind `source`.
+    pub fn forget_address(&mut self, source: SocketAddr) {
+        if let Some(before) = self.addresses.remove(&source)
+            && let Some(peer) = self.get_mut(before)
+        {
+            peer.addresses.retain(|a| *a != source);
+        }
+    }
+
     /// A further ufrag leads to the peer (ICE restart).
     pub fn add_ufrag(&mut self, key: PeerKey, ufrag: String) {
         let Some(peer) = self.get_mut(key) else { return };

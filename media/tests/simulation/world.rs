@@ -58,6 +58,7 @@ impl World {
         let now = Instant::now();
         let shard = Shard::new(ShardConfig {
             site: Site { shard: 3, candidates: vec![server()], ice_lite: false },
+            sharing: 1,
             limits,
             identity: Identity::with_provider(dtls::provider()),
             entropy: Entropy::seeded(seed),
