@@ -142,6 +142,11 @@ impl Rewriter {
         }
     }
 
+    /// Nothing was placed yet.
+    pub fn is_fresh(&self) -> bool {
+        self.segments.is_empty()
+    }
+
     /// The stream that is being forwarded.
     pub fn current(&self) -> Option<StreamKey> {
         self.segments.back().filter(|_| self.open).map(|s| s.stream)

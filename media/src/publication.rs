@@ -24,6 +24,11 @@ pub const MAX_LAYERS: usize = 4;
 /// A layer that was silent for this long is not offered to subscribers. Screen shares send 1 to 5 frames a second.
 const LAYER_SILENT_AFTER: Duration = Duration::from_millis(2500);
 
+/// A new subscriber is sent what came since the last key frame if it is at most this old and this many packets: more of either
+/// is a burst that its link may not take, and a new key frame is there sooner.
+const CATCH_UP_AGE: Duration = Duration::from_secs(1);
+const CATCH_UP_PACKETS: u64 = 96;
+
 /// Where a publication's packets come from.
 #[derive(Debug)]
 pub enum Source {
@@ -92,6 +97,8 @@ pub struct Layer {
     pub reference: TimeReference,
     /// Highest extended sequence number.
     pub highest: u64,
+    /// Where its last key frame starts, and that frame's timestamp.
+    key_frame: Option<(u64, u32)>,
     /// First sequence number of the stream, to count what was lost.
     first: Option<u64>,
     received: u64,
@@ -110,6 +117,22 @@ impl Layer {
     pub fn rate_bps(&self, now: Instant) -> u64 {
         let measured = self.rate.bps(now);
         if measured == 0 || self.rate.is_young(now) { measured.max(self.spec.bitrate_bps) } else { measured }
+    }
+
+    /// The sequence numbers since the last key frame, when a new subscriber can begin with them: few, fresh, all there, and at
+    /// least one whole frame.
+    pub fn since_key_frame(&self, now: Instant) -> Option<std::ops::RangeInclusive<u64>> {
+        let (first, _) = self.key_frame?;
+        let age = now.saturating_duration_since(self.history.get(first)?.arrival);
+        if age > CATCH_UP_AGE || self.highest - first >= CATCH_UP_PACKETS {
+            return None;
+        }
+        // A stream's first packets may be lost for good: a receiver asks for nothing before it has heard two in a row.
+        let mut whole_frame = false;
+        for seq in first..=self.highest {
+            whole_frame |= self.history.get(seq)?.marker;
+        }
+        whole_frame.then_some(first..=self.highest)
     }
 
     /// Packets expected and received since the stream began.
@@ -255,6 +278,7 @@ impl Publication {
                 history: History::new(self.spec.kind),
                 reference: TimeReference::new(clock_rate, self.origin),
                 highest: 0,
+                key_frame: None,
                 first: None,
                 received: 0,
                 rate: RateMeter::default(),
@@ -268,6 +292,7 @@ impl Publication {
             layer.stream = stream;
             layer.history = History::new(self.spec.kind);
             layer.reference = TimeReference::new(clock_rate, self.origin);
+            layer.key_frame = None;
             layer.first = None;
             layer.received = 0;
             self.epoch += 1;
@@ -300,6 +325,10 @@ impl Publication {
             layer.reference.observe(packet.timestamp, packet.arrival);
         }
         let facts = PacketFacts::of(layer.stream, packet);
+        // Parameter sets and slices of one H264 frame each look like a start: the first of them is.
+        if facts.key_frame && !late && layer.key_frame.is_none_or(|(_, timestamp)| timestamp != packet.timestamp) {
+            layer.key_frame = Some((packet.seq, packet.timestamp));
+        }
         if kind == MediaKind::Audio && !late {
             self.level.observe(packet);
         }

@@ -26,7 +26,7 @@ pub struct Subscription {
     pub current: Option<u8>,
     /// Paused for lack of bandwidth, and said so.
     pub starved: bool,
-    /// [`crate::control::Event::Subscribed`] went out.
+    /// It is negotiated, on a connected transport, and [`crate::control::Event::Subscribed`] said so: packets reach it.
     pub announced: bool,
     /// Its own numbering.
     pub rewriter: Rewriter,
@@ -67,6 +67,11 @@ impl Subscription {
     /// The subscriber can be sent this codec.
     pub fn takes(&self, codec: Codec) -> bool {
         self.codecs.contains(&codec)
+    }
+
+    /// Nothing was ever sent to it.
+    pub fn is_fresh(&self) -> bool {
+        self.rewriter.is_fresh()
     }
 
     /// Waits for a key frame of its target layer.

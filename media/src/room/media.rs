@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use crate::control::Event;
-use crate::ids::TrackKey;
+use crate::forward::PacketFacts;
+use crate::ids::{ParticipantKey, TrackKey};
 use crate::packet::{Codec, MediaKind, RtpPacket};
 use crate::publication::{Publication, RelayWish, Source};
 use crate::red;
@@ -132,7 +133,7 @@ impl Room {
         let Publication { layers, subscriptions, spec, .. } = publication;
         let reference = |layer: u8| layers.get(usize::from(layer)).map(|l| &l.reference);
         for subscription in subscriptions.values_mut() {
-            let Some((peer_key, send)) = subscription.sending else { continue };
+            let Some((peer_key, send)) = subscription.sending.filter(|_| subscription.announced) else { continue };
             if subscription.takes(packet.codec) {
                 let Some(placement) = subscription.place(spec.kind, layer, packet, &facts, late, reference) else { continue };
                 let mut head = [0; MAX_DESCRIPTOR];
@@ -145,6 +146,38 @@ impl Room {
                     send_rtp(turn, peer_key, send, &placement.outgoing(opus, None, &mut head));
                 }
             }
+        }
+    }
+
+    /// Begins a video subscription with what came since the last key frame, so that its picture does not wait for the next one:
+    /// that frame was asked for while the subscriber was still connecting, or for somebody else a moment ago.
+    pub fn catch_up(&mut self, turn: &mut Turn<'_>, key: ParticipantKey, track: TrackKey) {
+        let Some(publication) = self.publications.get_mut(&track) else { return };
+        if publication.kind() != MediaKind::Video || publication.muted {
+            return;
+        }
+        let Publication { layers, subscriptions, spec, .. } = publication;
+        let Some(subscription) = subscriptions.get_mut(&key).filter(|s| s.is_fresh()) else { return };
+        let (Some(target), Some((peer_key, send))) = (subscription.target, subscription.sending) else { return };
+        let reference = |layer: u8| layers.get(usize::from(layer)).map(|l| &l.reference);
+        let begin = (0..=target).rev().find_map(|index| {
+            let layer = layers.get(usize::from(index)).filter(|l| l.is_live(turn.now))?;
+            Some((index, layer, layer.since_key_frame(turn.now)?))
+        });
+        if let Some((index, layer, seqs)) = begin {
+            for packet in seqs.filter_map(|seq| layer.history.get(seq)) {
+                if !subscription.takes(packet.codec) {
+                    continue;
+                }
+                let facts = PacketFacts::of(layer.stream, packet);
+                let Some(placement) = subscription.place(spec.kind, index, packet, &facts, false, reference) else { continue };
+                let mut head = [0; MAX_DESCRIPTOR];
+                send_rtp(turn, peer_key, send, &placement.outgoing(packet, facts.vp8.as_ref(), &mut head));
+                turn.stats.caught_up += 1;
+            }
+        }
+        if subscription.awaits_key_frame() {
+            self.request_key_frame(turn, track, target);
         }
     }
 

@@ -84,6 +84,28 @@ fn a_subscriber_moves_between_simulcast_layers_without_a_step() {
 }
 
 #[test]
+fn a_newcomer_begins_with_the_last_key_frame_and_does_not_wait_for_the_next() {
+    seeded(14, || {
+        let mut world = World::new(14, Conditions::PERFECT, None);
+        let alice = world.join(false, true);
+        let video = world.publish(alice, MediaKind::Video, 1, false);
+        world.run(seconds(2.0));
+        for single in [false, true] {
+            // Within the second for which no other key frame is asked for.
+            let newcomer = world.join(single, true);
+            world.run(seconds(0.4));
+            let first = world.received(newcomer, video)[0].packets.values().next().unwrap().clone();
+            assert!(first.key_frame, "begins with {:?}", first.mark);
+        }
+        let made = world.clients[&alice].published[0].layers[0].key_frames;
+        assert!(made <= 2, "{made} key frames: one at the start, one for both newcomers");
+        assert!(world.shard.stats().caught_up > 1);
+        world.check_streams(true);
+        world.end();
+    });
+}
+
+#[test]
 fn many_joining_at_once_are_not_many_offers_to_each() {
     seeded(5, || {
         let mut world = World::new(5, Conditions::PERFECT, None);
