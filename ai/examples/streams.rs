@@ -40,7 +40,7 @@ fn cost(mut call: impl FnMut()) -> f64 {
 }
 
 fn speech(rate: u32) -> Vec<f32> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packs/en-demo/golden.wav");
+    let path = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("packs/en-demo/golden.wav");
     let mut decoder = FileDecoder::open(std::fs::File::open(path).expect("the golden utterance is there"), "golden.wav", rate)
         .expect("the golden utterance is a WAV file");
     let mut samples = Vec::new();

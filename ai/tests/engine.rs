@@ -27,7 +27,7 @@ fn sink() -> (Sink, Receiver<SpeechEvent>) {
 }
 
 fn speech(rate: u32) -> Vec<f32> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packs/en-demo/golden.wav");
+    let path = Path::new("packs/en-demo/golden.wav");
     let file = std::fs::File::open(path).expect("the golden utterance is committed");
     let mut decoder = FileDecoder::open(file, "golden.wav", rate).expect("it is a WAV file");
     let mut samples = Vec::new();

@@ -11,7 +11,7 @@ use auralink_ai::audio::AudioError;
 use auralink_ai::audio::file::FileDecoder;
 
 fn data(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    Path::new("tests/data").join(name)
 }
 
 fn decode(name: &str, rate: u32) -> Result<Vec<f32>, AudioError> {

@@ -35,7 +35,7 @@ struct Chunk {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("packs/en-demo")
+    PathBuf::from("packs/en-demo")
 }
 
 fn pack() -> Arc<Pack> {

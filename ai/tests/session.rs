@@ -51,7 +51,7 @@ impl Rig {
 }
 
 fn speech() -> Vec<f32> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packs/en-demo/golden.wav");
+    let path = Path::new("packs/en-demo/golden.wav");
     let file = std::fs::File::open(path).expect("the golden utterance is committed");
     let mut decoder = FileDecoder::open(file, "golden.wav", 16_000).expect("it is a WAV file");
     let mut samples = Vec::new();

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { heard, joinRoom, startBrowser, token } from './fixture/browser.mjs';
-import { auralinkOnly, get, prepareServer, startServer } from './fixture/server.mjs';
+import { auralinkOnly, eventually, get, prepareServer, startServer } from './fixture/server.mjs';
 
 const only = { skip: auralinkOnly };
 
@@ -218,10 +218,12 @@ test('metrics count what happens', only, async () => {
     await ana.evaluate(() => window.harness.publishMicrophone());
     await heard(ben, 'trackSubscribed', { identity: 'ana' });
     await ben.waitForFunction(async () => (await window.harness.received('ana')).audioPackets > 20);
-    const after = await counts();
-    for (const name of ['livekit_packet_total{', 'livekit_packet_bytes{', 'livekit_participant_join_total']) {
-      assert.ok(after(name) > before(name), `${name}: ${before(name)} then ${after(name)}`);
-    }
+    // The shards report about once a second: what they counted is there soon, not at once.
+    const rising = ['livekit_packet_total{', 'livekit_packet_bytes{', 'livekit_participant_join_total'];
+    const after = await eventually(async () => {
+      const now = await counts();
+      return rising.every((name) => now(name) > before(name)) && now;
+    }, `${rising.join(', ')} have all risen`);
     assert.equal(after('livekit_room_total'), 1);
     assert.equal(after('livekit_participant_total'), 2);
   } finally {

@@ -89,6 +89,35 @@ for (const single of [true, false]) {
     await close();
   });
 
+  test(`data sent while the signal connection was gone arrives once and in order (${connections})`, async () => {
+    const [ana, ben] = [await browser.openHarness(), await browser.openHarness()];
+    await joinRoom(ana, server, `data-${single}`, 'ana', { single, url: proxy.ws });
+    await joinRoom(ben, server, `data-${single}`, 'ben', { single });
+    const say = (page, texts) => page.evaluate((all) => {
+      for (const text of all) window.harness.room.localParticipant.publishData(new TextEncoder().encode(text), { reliable: true });
+    }, texts);
+    const heardBy = (page, texts) => page.waitForFunction((all) => {
+      const got = window.harness.log.filter((entry) => entry.event === 'data').map((entry) => entry.text);
+      return got.includes(all.at(-1)) && got;
+    }, texts).then((handle) => handle.jsonValue());
+    const numbers = (name, from, to) => Array.from({ length: to - from }, (_, i) => `${name} ${from + i}`);
+    await say(ana, numbers('ana', 0, 3));
+    await say(ben, numbers('ben', 0, 3));
+    await heardBy(ana, numbers('ben', 0, 3));
+    await heardBy(ben, numbers('ana', 0, 3));
+    proxy.hold();
+    await ana.waitForFunction(() => window.harness.has('signalReconnecting') || window.harness.has('reconnecting'));
+    await say(ana, numbers('ana', 3, 40));
+    await say(ben, numbers('ben', 3, 40));
+    proxy.restore();
+    await heard(ana, 'reconnected');
+    await say(ana, numbers('ana', 40, 43));
+    await say(ben, numbers('ben', 40, 43));
+    assert.deepEqual(await heardBy(ben, numbers('ana', 0, 43)), numbers('ana', 0, 43));
+    assert.deepEqual(await heardBy(ana, numbers('ben', 0, 43)), numbers('ben', 0, 43));
+    await Promise.all([ana, ben].map((page) => page.context().close()));
+  });
+
   test(`a full reconnect sets everything up anew (${connections})`, async () => {
     const { ana, ben, close } = await meeting(`full-${single}`, single);
     const before = await sid(ana);
