@@ -82,7 +82,7 @@ fn main() {
     let mut models = SpeechModels::load(&*runtime, &pack, silero.as_deref()).expect("the networks load");
     let config = SessionConfig::default();
     let (mut shown, mut committed, mut closed, mut edits, mut words) = (Vec::new(), Vec::new(), Vec::new(), 0, 0);
-    let mut onset = Vec::new();
+    let (mut onset, mut ends) = (Vec::new(), Vec::new());
     for utterance in &list {
         let file = std::fs::File::open(&utterance.file).expect("the sound file is there");
         let mut decoder = FileDecoder::open(file, &utterance.file, 16_000).expect("it is a sound file");
@@ -96,7 +96,8 @@ fn main() {
             *sample += ((noise >> 8) as f32 / 8_388_608.0 - 1.0) * 0.0005;
         }
         let mut session = StreamSession::new(config.clone(), pack.clone(), models.detector());
-        let (mut at_shown, mut at_committed, mut heard, mut now) = (Vec::new(), Vec::new(), Vec::<String>::new(), Samples(0));
+        let (mut at_shown, mut at_committed, mut now) = (Vec::new(), Vec::new(), Samples(0));
+        let mut heard = Vec::<(String, Samples)>::new();
         for step in audio.chunks(320) {
             now = now + Samples(step.len() as u64);
             session.push_audio(step);
@@ -111,7 +112,7 @@ fn main() {
                         at_committed.resize((before + sure).max(at_committed.len()), now);
                     }
                     SpeechEvent::Final { words, .. } => {
-                        heard.extend(words.into_iter().map(|word| word.text));
+                        heard.extend(words.into_iter().map(|word| (word.text, word.end)));
                         at_shown.resize(heard.len(), now);
                         at_committed.resize(heard.len(), now);
                         closed.push(now.as_ms() as i64 - end.as_ms() as i64 - i64::from(config.endpoint_silence_ms));
@@ -121,12 +122,13 @@ fn main() {
             }
         }
         let reference: Vec<&str> = utterance.words.iter().map(|word| word.text.as_str()).collect();
-        let (cost, same) = align(&reference, &heard.iter().map(String::as_str).collect::<Vec<_>>());
+        let (cost, same) = align(&reference, &heard.iter().map(|(word, _)| word.as_str()).collect::<Vec<_>>());
         edits += cost;
         words += reference.len();
         for (spoken, index) in utterance.words.iter().zip(same) {
             let Some(index) = index else { continue };
             let spoken = (BEFORE_MS + spoken.end_ms) as i64;
+            ends.push(heard[index].1.as_ms() as i64 - spoken);
             shown.push(at_shown[index].as_ms() as i64 - spoken);
             committed.push(at_committed[index].as_ms() as i64 - spoken);
         }
@@ -134,6 +136,7 @@ fn main() {
     println!("{} utterances, {words} words, word error rate {:.1} %", list.len(), 100.0 * edits as f64 / words as f64);
     for (name, values) in [
         ("speech detected, after it began", &mut onset),
+        ("end of a word as reported, after it was spoken", &mut ends),
         ("word shown, after it was spoken", &mut shown),
         ("word committed, after it was spoken", &mut committed),
         ("segment closed, after the configured silence", &mut closed),

@@ -43,6 +43,8 @@ pub struct RecogniserSpec {
     pub vocabulary: usize,
     /// Silence after the last sound that brings out what the network still holds.
     pub tail: Samples,
+    /// How long after it was spoken the network names a token (the median): word times are so much earlier than its output.
+    pub emission_delay: Samples,
     /// The network's memory.
     pub states: Vec<StateSpec>,
 }

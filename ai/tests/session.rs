@@ -131,6 +131,22 @@ fn committed_text_never_changes() {
 }
 
 #[test]
+fn words_stand_where_they_were_spoken_not_where_the_network_named_them() {
+    let mut rig = Rig::new(true);
+    let (audio, start, _) = scene();
+    let sound = |sample: &f32| sample.abs() > 0.02;
+    let (first, last) = (audio.iter().position(sound).unwrap() as u64, audio.iter().rposition(sound).unwrap() as u64);
+    assert!(first >= start);
+    let mut session = rig.session(SessionConfig::default());
+    let events = rig.run(&mut session, &audio, 320);
+    let words: Vec<_> =
+        events.into_iter().filter_map(|e| if let SpeechEvent::Final { words, .. } = e { Some(words) } else { None }).flatten().collect();
+    let (begin, end) = (words.first().unwrap().start.0, words.last().unwrap().end.0);
+    assert!(begin.abs_diff(first) < TOLERANCE / 2, "the first word begins at {begin}, the sound at {first}");
+    assert!(end.abs_diff(last) < TOLERANCE / 2, "the last word ends at {end}, the sound at {last}");
+}
+
+#[test]
 fn the_size_of_the_pieces_changes_nothing() {
     let mut rig = Rig::new(false);
     let (audio, ..) = scene();

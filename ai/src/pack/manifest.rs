@@ -50,6 +50,8 @@ struct ModelSection {
     input: String,
     output: String,
     chunk_frames: usize,
+    #[serde(default)]
+    emission_delay_ms: u64,
     subsampling: usize,
     states: Vec<StateSection>,
 }
@@ -179,6 +181,8 @@ fn recogniser(
     )?;
     let tail = decoder.tail_padding_ms;
     opener.check(tail <= 5_000, format!("decoder.tail_padding_ms is {tail}, at most 5000 is possible"))?;
+    let delay = model.emission_delay_ms;
+    opener.check(delay <= 5_000, format!("model.emission_delay_ms is {delay}, at most 5000 is possible"))?;
     let states = model.states.iter().map(|state| state_spec(opener, state)).collect::<Result<_, _>>()?;
     Ok(RecogniserSpec {
         input: model.input.clone(),
@@ -188,6 +192,7 @@ fn recogniser(
         subsampling: factor,
         vocabulary: tokens.count,
         tail: Samples::from_ms(tail),
+        emission_delay: Samples::from_ms(delay),
         states,
     })
 }

@@ -140,7 +140,7 @@ impl Segment {
     fn words(&self, decoded: &[DecodedWord]) -> Vec<Word> {
         let spec = self.pack.recogniser();
         let frame = (spec.subsampling * self.pack.filter_bank().spec().hop_length) as u64;
-        let at = |frames: u32| self.begin + Samples(u64::from(frames) * frame);
+        let at = |frames: u32| self.begin + Samples(u64::from(frames) * frame).saturating_sub(spec.emission_delay);
         decoded
             .iter()
             .map(|word| Word { text: word.text.clone(), start: at(word.start), end: at(word.end), confidence: word.confidence })
