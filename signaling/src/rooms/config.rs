@@ -17,6 +17,9 @@ pub struct RoomsConfig {
     pub departure_timeout: Duration,
     /// A participant whose signal connection was lost is kept this long for a resume.
     pub resume_timeout: Duration,
+    /// A participant whose media connection never stood leaves this long after its join. LiveKit's minute, whether or not anything was
+    /// negotiated: every client opens its connection for data alone.
+    pub join_timeout: Duration,
     /// A participant whose media connection was lost is kept this long for an ICE restart.
     pub media_timeout: Duration,
     /// Lifetime of the tokens that connected clients are given.
@@ -73,6 +76,7 @@ impl Default for RoomsConfig {
             empty_timeout: Duration::from_secs(300),
             departure_timeout: Duration::from_secs(20),
             resume_timeout: Duration::from_secs(15),
+            join_timeout: Duration::from_secs(60),
             media_timeout: Duration::from_secs(30),
             token_lifetime: Duration::from_secs(600),
             token_refresh: Duration::from_secs(300),

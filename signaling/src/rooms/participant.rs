@@ -56,6 +56,10 @@ pub(crate) struct Participant {
     /// Last told quality of its connection.
     pub quality: Option<livekit::ConnectionQualityInfo>,
     pub candidates: u32,
+    /// The last reliable data packet of its that came, by its own number: what a resuming client is told. It may lag behind (then the
+    /// client sends more again than it must, and media drops what it knows), never run ahead.
+    pub last_sequence: u32,
+    pub joined: Instant,
     pub media_lost: Option<Instant>,
     pub refreshed: Instant,
 }

@@ -134,10 +134,15 @@ impl RoomState {
             let signal_lost = matches!(&participant.link, Link::Down { since, .. }
                 if now.at.duration_since(*since) >= self.config.resume_timeout);
             let media_lost = participant.media_lost.is_some_and(|since| now.at.duration_since(since) >= self.config.media_timeout);
+            let never_connected = matches!(participant.state(), State::Joining | State::Joined)
+                && now.at.duration_since(participant.joined) >= self.config.join_timeout;
             let refresh =
                 matches!(participant.link, Link::Up(_)) && now.at.duration_since(participant.refreshed) >= self.config.token_refresh;
             if signal_lost {
                 self.remove(now, key, DisconnectReason::SignalClose, None);
+            } else if never_connected {
+                let reason = DisconnectReason::JoinFailure;
+                self.remove(now, key, reason, Some(leave(reason, livekit::leave_request::Action::Disconnect)));
             } else if media_lost {
                 self.remove(
                     now,

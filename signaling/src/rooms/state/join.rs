@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::rooms::sid;
+use auralink_media::control::ReceiveState;
 
 /// Protocol version that this server speaks.
 pub(crate) const PROTOCOL: i32 = 17;
@@ -112,6 +113,8 @@ impl RoomState {
             audience: None,
             quality: None,
             candidates: 0,
+            last_sequence: 0,
+            joined: now.at,
             media_lost: None,
             refreshed: now.at,
         };
@@ -201,7 +204,7 @@ impl RoomState {
         // The client restarts ICE now; it gets the whole time for it.
         participant.media_lost = participant.media_lost.map(|_| now.at);
         participant.candidates = 0;
-        let single_connection = participant.single_connection;
+        let (single_connection, last_sequence) = (participant.single_connection, participant.last_sequence);
         let (sid, own) = (participant.sid.clone(), participant.info());
 
         self.effects.push(Effect::Attach { participant: key, link: resume.link });
@@ -211,7 +214,7 @@ impl RoomState {
                 ice_servers: self.config.ice_servers.clone(),
                 client_configuration: None,
                 server_info: Some(self.server_info()),
-                last_message_seq: 0,
+                last_message_seq: last_sequence,
             }),
         );
         // What happened meanwhile: the present state of everyone, and who is gone.
@@ -246,6 +249,13 @@ impl RoomState {
             let reason = DisconnectReason::StateMismatch;
             self.remove(now, key, reason, Some(leave(reason, livekit::leave_request::Action::Reconnect)));
             return;
+        }
+        if !state.datachannel_receive_states.is_empty() {
+            // A client knows publishers that are here, or were a moment ago.
+            let most = 2 * self.config.limits.participants_per_room;
+            let states = state.datachannel_receive_states.into_iter().take(most);
+            let states = states.map(|state| ReceiveState { publisher_sid: state.publisher_sid, last_sequence: state.last_seq }).collect();
+            self.media(Command::ReplayData { room: self.room.key, participant: key, states });
         }
         if let Some(subscription) = state.subscription {
             self.update_subscription(key, &sids(&subscription), subscription.subscribe, false);

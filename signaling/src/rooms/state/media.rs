@@ -36,7 +36,8 @@ impl RoomState {
             Event::Speakers { speakers, .. } => self.speakers(&speakers),
             Event::Quality { qualities, .. } => self.quality(&qualities),
             Event::Data { participant, packet, .. } => {
-                if let Some(participant) = self.participants.get(&participant) {
+                if let Some(participant) = self.participants.get_mut(&participant) {
+                    participant.last_sequence = participant.last_sequence.max(packet.sequence);
                     let participant = participant.reference();
                     self.event(What::Data { participant, packet: Arc::from(packet) });
                 }

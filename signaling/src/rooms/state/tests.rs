@@ -78,6 +78,11 @@ impl House {
         self.state.drain()
     }
 
+    /// Its media connection stands.
+    fn connect(&mut self, who: Who) {
+        self.media(Event::Connected { room: ROOM, participant: who.key, target: Target::Subscriber });
+    }
+
     fn pass(&mut self, seconds: u64) -> Vec<Effect> {
         self.state.drain();
         self.now.at += Duration::from_secs(seconds);
@@ -449,6 +454,31 @@ fn a_resume_brings_the_present_and_restarts_ice() {
 }
 
 #[test]
+fn a_resume_says_which_data_came_and_hears_which_is_missing() {
+    let mut house = house();
+    let ann = house.join("ann");
+    for sequence in [1, 7, 3] {
+        let packet = Box::new(livekit::DataPacket { sequence, ..Default::default() });
+        house.media(Event::Data { room: ROOM, participant: ann.key, packet });
+    }
+    let participant_sid = house.state.participants[&ann.key].sid.to_string();
+    let has = livekit::DataChannelReceiveState { publisher_sid: "PA_ben".into(), last_seq: 4 };
+    let state = livekit::SyncState { datachannel_receive_states: vec![has], ..Default::default() };
+    let resume = Resume { participant_sid, identity: "ann".into(), sync_state: Some(state), link: signal::queue(16, 1 << 20).0 };
+    house.state.drain();
+    house.state.resume(house.now, resume).unwrap();
+    let effects = house.state.drain();
+    let told = told(&effects, ann);
+    let Some(Message::Reconnect(answer)) = told.first() else { panic!("{told:?}") };
+    assert_eq!(answer.last_message_seq, 7, "the highest, whatever came later");
+    let replayed = commands(&effects).into_iter().find_map(|command| match command {
+        Command::ReplayData { states, .. } => Some((states[0].publisher_sid.clone(), states[0].last_sequence)),
+        _ => None,
+    });
+    assert_eq!(replayed, Some(("PA_ben".to_owned(), 4)));
+}
+
+#[test]
 fn a_resume_with_tracks_that_are_not_known_starts_over() {
     let mut house = house();
     let ann = house.join("ann");
@@ -477,6 +507,20 @@ fn a_client_of_one_connection_is_asked_for_sections_and_restarts_ice_itself() {
     house.state.resume(house.now, resume).unwrap();
     let effects = house.state.drain();
     assert!(!commands(&effects).iter().any(|command| matches!(command, Command::RestartIce { .. })));
+}
+
+#[test]
+fn who_never_connects_its_media_is_dismissed_after_a_minute() {
+    let mut house = house();
+    let (ann, ben) = (house.join("ann"), house.join("ben"));
+    house.connect(ben);
+    house.media(Event::Connected { room: ROOM, participant: ann.key, target: Target::Publisher });
+    assert_eq!(leave_of(&house.pass(59), ann), None);
+    let effects = house.pass(1);
+    assert_eq!(leave_of(&effects, ann), Some((DisconnectReason::JoinFailure, Action::Disconnect)));
+    let gone = &updates(&effects, ben)[0];
+    assert_eq!((gone.identity.as_str(), gone.disconnect_reason()), ("ann", DisconnectReason::JoinFailure));
+    assert_eq!(leave_of(&house.pass(600), ben), None, "who was connected stays");
 }
 
 #[test]
@@ -661,6 +705,8 @@ fn rooms_end_when_nobody_comes_or_all_have_left() {
     let mut agent = join_of("agent", VideoGrant::default());
     agent.claims.kind = "agent".into();
     let agent = left.join_with(agent);
+    left.connect(ann);
+    left.connect(agent);
     assert!(!left.pass(1000).iter().any(|e| matches!(e, Effect::Finished)));
     left.ask(ann, Asked::Leave(livekit::LeaveRequest::default()));
     assert!(!left.pass(19).iter().any(|e| matches!(e, Effect::Finished)));
@@ -685,7 +731,7 @@ fn full_rooms_refuse() {
 fn tokens_are_refreshed_while_connected() {
     let mut house = house();
     let ann = house.join("ann");
-    house.state.drain();
+    house.connect(ann);
     assert!(!house.pass(299).iter().any(|e| matches!(e, Effect::Refresh { .. })));
     assert!(house.pass(1).iter().any(|e| matches!(e, Effect::Refresh { to, claims, .. }
         if *to == ann.key && claims.identity == "ann")));
