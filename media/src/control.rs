@@ -9,6 +9,7 @@ use auralink_proto::livekit;
 use crate::ids::{ParticipantKey, RoomKey, TrackKey};
 use crate::packet::{Codec, MediaKind};
 pub use crate::room::outbox::ReceiveState;
+pub use crate::transport::{NegotiationError, RemoteAnswer, RemoteCandidate, RemoteOffer};
 
 /// Which peer connection of a participant: LiveKit's two-connection mode has both, single-connection mode only
 /// `Publisher`, which then carries both directions.
@@ -145,8 +146,8 @@ pub enum Command {
         participant: ParticipantKey,
         /// Client's id of this offer.
         id: u32,
-        /// SDP text, bounded by signaling.
-        sdp: String,
+        /// What was read of it, off the shard.
+        offer: Box<RemoteOffer>,
     },
     /// An SDP answer of the client (subscriber connection).
     Answer {
@@ -156,10 +157,10 @@ pub enum Command {
         participant: ParticipantKey,
         /// Id of the offer answered.
         id: u32,
-        /// SDP text.
-        sdp: String,
+        /// What was read of it, off the shard.
+        answer: Box<RemoteAnswer>,
     },
-    /// An ICE candidate of the client: the `candidate:` line.
+    /// An ICE candidate of the client.
     Candidate {
         /// The room.
         room: RoomKey,
@@ -167,8 +168,8 @@ pub enum Command {
         participant: ParticipantKey,
         /// Which connection.
         target: Target,
-        /// `candidate:...` text.
-        candidate: String,
+        /// What was read of it, off the shard.
+        candidate: RemoteCandidate,
     },
     /// The client resumes: restart ICE on the subscriber connection and send a fresh offer.
     RestartIce {

@@ -430,9 +430,9 @@ impl Shard {
             }
             Command::RemoveParticipant { participant, .. } => room.remove_participant(turn, participant),
             Command::SetPermissions { participant, permissions, .. } => room.set_permissions(turn, participant, permissions),
-            Command::Offer { participant, id, sdp, .. } => room.offer(turn, participant, id, &sdp),
-            Command::Answer { participant, id, sdp, .. } => room.answer(turn, participant, id, &sdp),
-            Command::Candidate { participant, target, candidate, .. } => room.candidate(turn, participant, target, &candidate),
+            Command::Offer { participant, id, offer, .. } => room.offer(turn, participant, id, *offer),
+            Command::Answer { participant, id, answer, .. } => room.answer(turn, participant, id, *answer),
+            Command::Candidate { participant, target, candidate, .. } => room.candidate(turn, participant, target, candidate),
             Command::RestartIce { participant, .. } => room.restart_ice(turn, participant),
             Command::AddTrack { participant, track, spec, .. } => room.add_track(turn, participant, track, spec),
             Command::RemoveTrack { track, .. } => room.remove_track(turn, track),

@@ -10,6 +10,7 @@ mod description;
 mod identity;
 mod negotiation;
 mod receiving;
+mod remote;
 mod sending;
 
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ pub use self::identity::Identity;
 use self::identity::KeySlot;
 use self::negotiation::Negotiation;
 use self::receiving::Receiving;
+pub use self::remote::{RemoteAnswer, RemoteCandidate, RemoteOffer};
 use self::sending::Sending;
 use crate::egress::Route;
 use crate::egress::report::ReportClock;
@@ -377,8 +379,8 @@ impl Transport {
     ///
     /// [`NegotiationError`] with what was wrong; the transport goes on as before the offer unless it was so broken that
     /// the connection ends, which comes as [`TransportEvent::Closed`].
-    pub fn accept_offer(&mut self, _now: Instant, sdp: &str) -> Result<LocalDescription, NegotiationError> {
-        self.answer(sdp)
+    pub fn accept_offer(&mut self, _now: Instant, offer: RemoteOffer) -> Result<LocalDescription, NegotiationError> {
+        self.answer(offer.0)
     }
 
     /// Before [`Transport::accept_offer`]: takes only these codecs, best first, of the client's track with this msid track id
@@ -415,17 +417,17 @@ impl Transport {
     ///
     /// [`NegotiationError::State`] without a pending offer: nothing happened. Anything else says what was wrong with the answer,
     /// and the connection ends ([`TransportEvent::Closed`]).
-    pub fn accept_answer(&mut self, _now: Instant, sdp: &str) -> Result<(), NegotiationError> {
-        self.apply_answer(sdp)
+    pub fn accept_answer(&mut self, _now: Instant, answer: RemoteAnswer) -> Result<(), NegotiationError> {
+        self.apply_answer(answer.0)
     }
 
-    /// A trickled candidate line, `candidate:...`. Host names (mDNS) and TCP candidates are ignored.
+    /// A trickled candidate.
     ///
     /// # Errors
     ///
-    /// [`NegotiationError::Candidate`] for what is no candidate, [`NegotiationError::Limit`] when there are too many.
-    pub fn add_remote_candidate(&mut self, line: &str) -> Result<(), NegotiationError> {
-        self.trickle(line)
+    /// [`NegotiationError::Limit`] when there are too many.
+    pub fn add_remote_candidate(&mut self, candidate: RemoteCandidate) -> Result<(), NegotiationError> {
+        self.trickle(candidate.0)
     }
 
     /// Our ICE ufrag now.

@@ -14,7 +14,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use auralink_media::control::{Command, Event, MediaConfig, MediaPermissions, ParticipantSpec, ShardStats, TrackSpec};
+use auralink_media::control::{
+    Command, Event, MediaConfig, MediaPermissions, ParticipantSpec, RemoteAnswer, RemoteOffer, ShardStats, TrackSpec,
+};
 use auralink_media::ids::{ParticipantKey, RoomKey, TrackKey};
 use auralink_media::net::{MediaHandle, NetError, Refused, Sfu};
 use auralink_media::packet::MediaKind;
@@ -167,8 +169,12 @@ impl Meeting {
                 let (room, participant) = (*room, *key);
                 self.media
                     .send(match said {
-                        Said::Offer { sdp } => Command::Offer { room, participant, id: 1, sdp },
-                        Said::Answer { id, sdp } => Command::Answer { room, participant, id, sdp },
+                        Said::Offer { sdp } => {
+                            Command::Offer { room, participant, id: 1, offer: Box::new(RemoteOffer::parse(&sdp).unwrap()) }
+                        }
+                        Said::Answer { id, sdp } => {
+                            Command::Answer { room, participant, id, answer: Box::new(RemoteAnswer::parse(&sdp).unwrap()) }
+                        }
                     })
                     .unwrap();
             }

@@ -10,11 +10,11 @@ use crate::packet::MediaKind;
 use crate::publication::Source;
 use crate::room::{Link, Participant, Room, Section, Turn, limit_codecs};
 use crate::shard::peers::PeerKey;
-use crate::transport::{LocalDescription, NegotiationError, RecvId, SendId, TransportEvent};
+use crate::transport::{LocalDescription, NegotiationError, RecvId, RemoteAnswer, RemoteCandidate, RemoteOffer, SendId, TransportEvent};
 
 impl Room {
     /// The client's offer: answered, or refused with a reason.
-    pub fn offer(&mut self, turn: &mut Turn<'_>, key: ParticipantKey, id: u32, sdp: &str) {
+    pub fn offer(&mut self, turn: &mut Turn<'_>, key: ParticipantKey, id: u32, offer: RemoteOffer) {
         let Some(participant) = self.participants.get(&key) else { return };
         let peer_key = match participant.publisher {
             Some(peer) => peer,
@@ -36,7 +36,7 @@ impl Room {
             }
         };
         let Some(peer) = turn.peers.touch(peer_key) else { return };
-        match peer.transport.accept_offer(turn.now, sdp) {
+        match peer.transport.accept_offer(turn.now, offer) {
             Ok(description) => {
                 let mid_to_track = self.mid_to_track(turn, peer_key, &description);
                 turn.events.push_back(Event::Answer { room: self.key, participant: key, id, sdp: description.sdp, mid_to_track });
@@ -52,7 +52,7 @@ impl Room {
     }
 
     /// The client's answer to our offer.
-    pub fn answer(&mut self, turn: &mut Turn<'_>, key: ParticipantKey, id: u32, sdp: &str) {
+    pub fn answer(&mut self, turn: &mut Turn<'_>, key: ParticipantKey, id: u32, answer: RemoteAnswer) {
         let Some(participant) = self.participants.get(&key) else { return };
         // Older clients send no id.
         if id != 0 && id != participant.last_offer {
@@ -60,7 +60,7 @@ impl Room {
             return;
         }
         let Some(peer) = participant.subscriber.and_then(|p| turn.peers.touch(p)) else { return };
-        if let Err(error) = peer.transport.accept_answer(turn.now, sdp) {
+        if let Err(error) = peer.transport.accept_answer(turn.now, answer) {
             self.negotiation_failed(turn, key, Target::Subscriber, &error);
             return;
         }
@@ -70,7 +70,7 @@ impl Room {
     }
 
     /// A trickled candidate.
-    pub fn candidate(&mut self, turn: &mut Turn<'_>, key: ParticipantKey, target: Target, line: &str) {
+    pub fn candidate(&mut self, turn: &mut Turn<'_>, key: ParticipantKey, target: Target, candidate: RemoteCandidate) {
         let Some(participant) = self.participants.get(&key) else { return };
         let peer = match target {
             Target::Publisher => participant.publisher,
@@ -78,7 +78,7 @@ impl Room {
         };
         let Some(peer) = peer.and_then(|p| turn.peers.touch(p)) else { return };
         // One candidate that is no use is no reason to end a session: others lead to the client too.
-        if let Err(error) = peer.transport.add_remote_candidate(line) {
+        if let Err(error) = peer.transport.add_remote_candidate(candidate) {
             tracing::debug!(room = ?self.key, participant = ?key, %error, "candidate not taken");
         }
     }

@@ -9,7 +9,7 @@ const MAX_LINE: usize = 512;
 
 /// Whether a candidate (what follows `candidate:`) can be used: UDP, component 1, an address rather than a host name.
 /// Chromium hides host addresses behind mDNS names that nobody here can resolve; the peer-reflexive candidate does it.
-pub(super) fn is_usable(candidate: &str) -> bool {
+fn is_usable(candidate: &str) -> bool {
     let words: Vec<&str> = candidate.split_whitespace().take(6).collect();
     words.len() == 6 && words[1] == "1" && words[2].eq_ignore_ascii_case("udp") && words[4].parse::<std::net::IpAddr>().is_ok()
 }

@@ -121,29 +121,20 @@ impl Description {
         }
     }
 
-    /// Drops candidates that cannot be used (host names, TCP, those of other than the first section) and those that `admit`
-    /// refuses; answers how many it refused.
-    pub(super) fn retain_candidates(&mut self, mut admit: impl FnMut(&str) -> bool) -> usize {
-        let mut refused = 0;
-        let mut retain = |line: &String| {
-            let Some(candidate) = line.strip_prefix("a=candidate:") else {
-                return true;
-            };
-            let usable = super::candidate::is_usable(candidate);
-            let admitted = usable && admit(candidate);
-            refused += usize::from(usable && !admitted);
-            admitted
-        };
-        self.session.retain(&mut retain);
-        let mut sections = self.sections.iter_mut();
-        // All sections are bundled into the first one: the ports of the others end with the answer.
-        if let Some(first) = sections.next() {
-            first.lines.retain(&mut retain);
+    /// Takes the candidate lines out; answers those of the session and the first section, into which all others are bundled: their
+    /// ports end with the answer.
+    pub(super) fn take_candidates(&mut self) -> Vec<String> {
+        let is_candidate = |line: &mut String| line.starts_with("a=candidate:");
+        let mut taken: Vec<String> = self.session.extract_if(.., is_candidate).collect();
+        for (index, section) in self.sections.iter_mut().enumerate() {
+            let lines = section.lines.extract_if(.., is_candidate);
+            if index == 0 {
+                taken.extend(lines);
+            } else {
+                lines.for_each(drop);
+            }
         }
-        for section in sections {
-            section.lines.retain(|line| !line.starts_with("a=candidate:"));
-        }
-        refused
+        taken
     }
 
     /// The first ICE ufrag.

@@ -8,23 +8,22 @@ use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
 use aws_lc_rs::hmac;
-use str0m::IceCreds;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction as LibraryDirection, MediaKind as LibraryKind};
+use str0m::{Candidate, IceCreds};
 
 use self::placement::{Placement, Use};
 use super::description::{self, Description, Direction, Section, Source};
-use super::{LocalDescription, NegotiationError, Transport, TransportConfig, TransportEvent, candidate};
+use super::remote::{self, Read};
+use super::{LocalDescription, NegotiationError, Transport, TransportConfig, TransportEvent};
 use crate::egress::{Payload, Template};
 use crate::packet::{Codec, MediaKind};
 
 /// Media sections of one connection.
-const MAX_SECTIONS: usize = 512;
+pub(super) const MAX_SECTIONS: usize = 512;
 /// Candidates that the peer may name between two ICE restarts. Browsers trickle some for each section until they know that
 /// all are bundled: six interfaces and ten sections.
-const MAX_CANDIDATES: usize = 64;
-/// Bytes of a description: 512 sections of 2 KiB.
-const MAX_DESCRIPTION: usize = 1 << 20;
+pub(super) const MAX_CANDIDATES: usize = 64;
 
 /// A section that the peer sends on.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,14 +132,14 @@ impl Negotiation {
 }
 
 /// Why str0m did not take a description.
-struct Refusal {
-    reason: String,
+pub(super) struct Refusal {
+    pub(super) reason: String,
     /// It stopped half-way: the connection cannot go on.
     broken: bool,
 }
 
 /// Runs str0m's SDP code so that an unforeseen description can end one connection at most, never the process.
-fn guarded<T, E: std::fmt::Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, Refusal> {
+pub(super) fn guarded<T, E: std::fmt::Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, Refusal> {
     match std::panic::catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|error| Refusal { reason: error.to_string(), broken: false }),
         Err(_) => Err(Refusal { reason: "it contradicts itself or an earlier one".to_owned(), broken: true }),
@@ -148,12 +147,8 @@ fn guarded<T, E: std::fmt::Display>(run: impl FnOnce() -> Result<T, E>) -> Resul
 }
 
 impl Transport {
-    pub(super) fn trickle(&mut self, line: &str) -> Result<(), NegotiationError> {
-        let Some(candidate) = candidate::parse(line)? else {
-            return Ok(());
-        };
-        let address = format!("{} {}", candidate.addr().ip(), candidate.addr().port());
-        if !self.negotiation.admits(address) {
+    pub(super) fn trickle(&mut self, candidate: Candidate) -> Result<(), NegotiationError> {
+        if !self.negotiation.admits(remote::address(&candidate)) {
             self.stats.limit_hits += 1;
             return Err(NegotiationError::Limit { what: "ICE candidates", count: MAX_CANDIDATES + 1, limit: MAX_CANDIDATES });
         }
@@ -162,36 +157,28 @@ impl Transport {
         Ok(())
     }
 
-    /// Reads a description of the peer's: bounded, without candidates that are no use.
-    fn read_remote(&mut self, sdp: &str) -> Result<Description, NegotiationError> {
-        if sdp.len() > MAX_DESCRIPTION {
-            self.stats.limit_hits += 1;
-            return Err(NegotiationError::Limit { what: "bytes of SDP", count: sdp.len(), limit: MAX_DESCRIPTION });
-        }
-        let mut remote = Description::parse(sdp, MAX_SECTIONS)
-            .inspect_err(|error| self.stats.limit_hits += u64::from(matches!(error, NegotiationError::Limit { .. })))?;
-        let ufrag = remote.ice_ufrag().unwrap_or_default().to_owned();
+    /// Adds the candidates of a description that was taken, as many as there is room for.
+    fn take_candidates(&mut self, remote: &Description, candidates: Vec<Candidate>, refused: usize) {
+        let ufrag = remote.ice_ufrag().unwrap_or_default();
         if ufrag != self.negotiation.remote_ufrag {
-            self.negotiation.remote_ufrag = ufrag;
+            ufrag.clone_into(&mut self.negotiation.remote_ufrag);
             self.negotiation.candidates.clear();
         }
-        let negotiation = &mut self.negotiation;
-        let over = remote.retain_candidates(|candidate| {
-            let words: Vec<&str> = candidate.split_whitespace().collect();
-            negotiation.admits(format!("{} {}", words[4], words[5]))
-        });
-        self.stats.limit_hits += over as u64;
-        Ok(remote)
+        self.stats.limit_hits += refused as u64;
+        for candidate in candidates {
+            // One for which there is no room is counted, and no reason to refuse the others.
+            let _ = self.trickle(candidate);
+        }
     }
 
-    pub(super) fn answer(&mut self, sdp: &str) -> Result<LocalDescription, NegotiationError> {
+    pub(super) fn answer(&mut self, offer: Read<SdpOffer>) -> Result<LocalDescription, NegotiationError> {
         if self.config.offerer {
             return Err(NegotiationError::State("this connection is offered by the server, not by the client".to_owned()));
         }
-        let remote = self.read_remote(sdp)?;
-        let offer = guarded(|| SdpOffer::from_sdp_string(&remote.to_string())).map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
-        let answered = guarded(|| self.rtc.sdp_api().accept_offer(offer));
+        let Read { description: remote, library, candidates, refused } = offer;
+        let answered = guarded(|| self.rtc.sdp_api().accept_offer(library));
         let answer = self.taken(answered)?;
+        self.take_candidates(&remote, candidates, refused);
         let mut local = Description::parse(&answer.to_sdp_string(), MAX_SECTIONS)?;
         self.negotiation.placement.fill(&remote, &self.sending);
         for section in &mut local.sections {
@@ -297,21 +284,20 @@ impl Transport {
         Some(described)
     }
 
-    pub(super) fn apply_answer(&mut self, sdp: &str) -> Result<(), NegotiationError> {
+    pub(super) fn apply_answer(&mut self, answer: Read<SdpAnswer>) -> Result<(), NegotiationError> {
         let pending = self.negotiation.pending.take().ok_or_else(|| NegotiationError::State("there is no offer to answer".to_owned()))?;
         // Half an exchange cannot be taken back: the two sides would number their sections differently from now on.
-        self.finish_offer(pending, sdp).inspect_err(|error| self.fail(&error.to_string()))
+        self.finish_offer(pending, answer).inspect_err(|error| self.fail(&error.to_string()))
     }
 
-    fn finish_offer(&mut self, pending: Pending, sdp: &str) -> Result<(), NegotiationError> {
-        let remote = self.read_remote(sdp)?;
-        let answer =
-            guarded(|| SdpAnswer::from_sdp_string(&remote.to_string())).map_err(|refusal| NegotiationError::Sdp(refusal.reason))?;
+    fn finish_offer(&mut self, pending: Pending, answer: Read<SdpAnswer>) -> Result<(), NegotiationError> {
+        let Read { description: remote, library, candidates, refused } = answer;
         if pending.restart.is_none() {
             self.follow_credentials(&remote);
         }
-        let accepted = guarded(|| self.rtc.sdp_api().accept_answer(pending.library, answer));
+        let accepted = guarded(|| self.rtc.sdp_api().accept_answer(pending.library, library));
         self.taken(accepted)?;
+        self.take_candidates(&remote, candidates, refused);
         if let Some(credentials) = pending.restart {
             self.rtc.direct_api().set_local_ice_credentials(credentials.clone());
             self.negotiation.credentials = credentials;

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use auralink_media::control::{Command, Event, LayerSpec, MediaPermissions, ParticipantSpec, TrackSettings, TrackSpec};
+use auralink_media::control::{
+    Command, Event, LayerSpec, MediaPermissions, ParticipantSpec, RemoteAnswer, RemoteOffer, TrackSettings, TrackSpec,
+};
 use auralink_media::ids::{ParticipantKey, RoomKey, TrackKey};
 use auralink_media::packet::MediaKind;
 use auralink_media::room::Site;
@@ -277,8 +279,12 @@ impl World {
         }
         for (participant, said) in said {
             self.command(match said {
-                Said::Offer { sdp } => Command::Offer { room: ROOM, participant, id: 1, sdp },
-                Said::Answer { id, sdp } => Command::Answer { room: ROOM, participant, id, sdp },
+                Said::Offer { sdp } => {
+                    Command::Offer { room: ROOM, participant, id: 1, offer: Box::new(RemoteOffer::parse(&sdp).unwrap()) }
+                }
+                Said::Answer { id, sdp } => {
+                    Command::Answer { room: ROOM, participant, id, answer: Box::new(RemoteAnswer::parse(&sdp).unwrap()) }
+                }
             });
         }
     }

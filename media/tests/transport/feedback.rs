@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use auralink_media::packet::{Codec, Extensions, MediaKind};
-use auralink_media::transport::{SendId, Sent, TransportEvent};
+use auralink_media::transport::{RemoteAnswer, SendId, Sent, TransportEvent};
 use str0m::media::KeyframeRequestKind;
 
 use crate::world::{DELAY, Setup, World, track};
@@ -102,7 +102,7 @@ fn sender_reports_carry_the_cname_of_the_sdp() {
     let cname = offer.split(" cname:").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     let parsed = str0m::change::SdpOffer::from_sdp_string(&offer).unwrap();
     let answer = world.client.rtc.sdp_api().accept_offer(parsed).unwrap();
-    world.server.accept_answer(world.now, &answer.to_sdp_string()).unwrap();
+    world.server.accept_answer(world.now, RemoteAnswer::parse(&answer.to_sdp_string()).unwrap()).unwrap();
     world.run_until_connected();
     for seq in 0..30u64 {
         world.send(video, Codec::Vp8, seq, (seq * 900) as u32, &[7; 300]);

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use auralink_media::packet::{Codec, MediaKind};
-use auralink_media::transport::{Identity, SendSlab, Transport, TransportConfig, TransportEvent, TransportOutput};
+use auralink_media::transport::{
+    Identity, RemoteAnswer, RemoteCandidate, RemoteOffer, SendSlab, Transport, TransportConfig, TransportEvent, TransportOutput,
+};
 use proptest::prelude::*;
 use str0m::media::{Direction, MediaKind as ClientKind};
 use str0m::rtp::{ExtensionValues, RtpWrite};
@@ -128,10 +130,13 @@ proptest! {
     fn any_text_is_survived(text in "\\PC{0,200}", lines in proptest::collection::vec(sdp_line(), 0..30)) {
         let now = Instant::now();
         let mut fresh = bare();
-        let _ = fresh.accept_offer(now, &text);
-        let _ = fresh.accept_offer(now, &format!("v=0\r\n{}\r\n", lines.join("\r\n")));
-        let _ = fresh.add_remote_candidate(&text);
-        let _ = fresh.add_remote_candidate(&format!("candidate:{text}"));
+        for sdp in [text.clone(), format!("v=0\r\n{}\r\n", lines.join("\r\n"))] {
+            let _ = RemoteAnswer::parse(&sdp);
+            let _ = RemoteOffer::parse(&sdp).and_then(|offer| fresh.accept_offer(now, offer));
+        }
+        for line in [text.clone(), format!("candidate:{text}")] {
+            let _ = RemoteCandidate::parse(&line).map(|read| read.map(|candidate| fresh.add_remote_candidate(candidate)));
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use auralink_media::packet::{Codec, MediaKind};
-use auralink_media::transport::{NegotiationError, Sent, TransportEvent};
+use auralink_media::transport::{NegotiationError, RemoteAnswer, RemoteOffer, Sent, TransportEvent};
 
-use crate::world::{Setup, World, track};
+use crate::world::{Setup, World, candidate, track};
 
 fn sections(sdp: &str) -> Vec<&str> {
     sdp.split("\r\nm=").skip(1).collect()
@@ -53,7 +53,7 @@ fn tracks_come_and_go_and_their_sections_are_used_again() {
     assert!(section.contains("a=msid:PA_x|TR_3 TR_3\r\n") && !section.contains("TR_1") && section.contains("a=sendonly"));
     let parsed = str0m::change::SdpOffer::from_sdp_string(&offer.sdp).unwrap();
     let answer = world.client.rtc.sdp_api().accept_offer(parsed).unwrap();
-    world.server.accept_answer(world.now, &answer.to_sdp_string()).unwrap();
+    world.server.accept_answer(world.now, RemoteAnswer::parse(&answer.to_sdp_string()).unwrap()).unwrap();
     world.settle();
     assert_eq!(world.negotiated()[&third].0, mid);
 
@@ -105,25 +105,30 @@ fn a_hundred_tracks_fit_on_one_connection() {
 fn what_does_not_fit_is_answered_with_a_reason() {
     let mut world = World::new(Setup::default());
     let now = world.now;
-    assert!(matches!(world.server.accept_answer(now, "v=0\r\n"), Err(NegotiationError::State(_))));
-    assert!(matches!(world.server.accept_offer(now, "v=0\r\n"), Err(NegotiationError::State(_))));
+    let offer = || RemoteOffer::parse(include_str!("offers/chromium.sdp")).unwrap();
+    let foreign = || RemoteAnswer::parse(include_str!("offers/chromium.sdp")).unwrap();
+    assert!(matches!(world.server.accept_answer(now, foreign()), Err(NegotiationError::State(_))));
+    assert!(matches!(world.server.accept_offer(now, offer()), Err(NegotiationError::State(_))));
     world.server.add_send_track(track(MediaKind::Audio, "a", &[Codec::Opus]));
     world.server.create_offer(now).unwrap();
-    assert!(matches!(world.server.accept_answer(now, "not sdp"), Err(NegotiationError::Sdp(_))));
+    assert!(world.server.accept_answer(now, foreign()).is_err(), "an answer to another offer");
     world.settle();
     assert!(matches!(world.events.last(), Some(TransportEvent::Closed)));
 
     let mut world = World::new(Setup { offerer: false, ..Setup::default() });
-    assert!(matches!(world.server.accept_offer(now, ""), Err(NegotiationError::Sdp(_))));
+    for text in ["", "not sdp", "v=0\r\n"] {
+        assert!(matches!(RemoteOffer::parse(text), Err(NegotiationError::Sdp(_))), "{text}");
+        assert!(matches!(RemoteAnswer::parse(text), Err(NegotiationError::Sdp(_))), "{text}");
+    }
     let many = "v=0\r\n".to_owned() + &"m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n".repeat(600);
-    assert!(matches!(world.server.accept_offer(now, &many), Err(NegotiationError::Limit { limit: 512, .. })));
+    assert!(matches!(RemoteOffer::parse(&many), Err(NegotiationError::Limit { limit: 512, .. })));
     let huge = "v=0\r\n".to_owned() + &"a".repeat(2 << 20);
-    assert!(matches!(world.server.accept_offer(now, &huge), Err(NegotiationError::Limit { .. })));
+    assert!(matches!(RemoteOffer::parse(&huge), Err(NegotiationError::Limit { .. })));
     let line = |port: u32| format!("candidate:1 1 udp 2113937151 192.0.2.7 {port} typ host");
-    let results: Vec<_> = (0..80).map(|port| world.server.add_remote_candidate(&line(5000 + port)).is_ok()).collect();
+    let results: Vec<_> = (0..80).map(|port| world.server.add_remote_candidate(candidate(&line(5000 + port))).is_ok()).collect();
     assert_eq!(results.iter().filter(|ok| **ok).count(), 64);
-    assert!(world.server.add_remote_candidate(&line(5000)).is_ok(), "known already");
-    assert_eq!(world.server.stats().limit_hits, 2 + 16);
+    assert!(world.server.add_remote_candidate(candidate(&line(5000))).is_ok(), "known already");
+    assert_eq!(world.server.stats().limit_hits, 16);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! receive on, one data channel), with their addresses replaced. Chromium 156, Firefox 153 ESR, pion/webrtc 4.2.
 
 use auralink_media::packet::{Codec, MediaKind};
-use auralink_media::transport::TransportEvent;
+use auralink_media::transport::{RemoteOffer, TransportEvent};
 
 use crate::world::{Setup, World, track};
 
@@ -11,7 +11,7 @@ fn answer(offer: &str) -> (World, String) {
     let codecs = [Codec::Red, Codec::Opus];
     world.server.add_send_track(track(MediaKind::Audio, "a", &codecs));
     world.server.add_send_track(track(MediaKind::Video, "v", &[Codec::Vp8]));
-    let answer = world.server.accept_offer(world.now, offer).expect("the offer is taken");
+    let answer = world.server.accept_offer(world.now, RemoteOffer::parse(offer).unwrap()).expect("the offer is taken");
     world.settle();
     assert_eq!(answer.sends.len(), 2, "both tracks have a section");
     assert_eq!(world.server.sections_missing(), (0, 0));

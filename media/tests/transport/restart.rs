@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use auralink_media::packet::{Codec, MediaKind};
-use auralink_media::transport::Sent;
+use auralink_media::transport::{RemoteAnswer, Sent};
 use str0m::media::{Direction, MediaKind as ClientKind};
 use str0m::{Candidate, IceCreds};
 
-use crate::world::{Setup, World, track};
+use crate::world::{Setup, World, candidate, track};
 
 #[test]
 fn our_restart_takes_the_new_credentials() {
@@ -22,7 +22,7 @@ fn our_restart_takes_the_new_credentials() {
     assert!(offer.sdp.contains("a=ice-ufrag:s0restarted\r\n") && !offer.sdp.contains("s0abcdefgh"));
     let parsed = str0m::change::SdpOffer::from_sdp_string(&offer.sdp).unwrap();
     let answer = world.client.rtc.sdp_api().accept_offer(parsed).unwrap();
-    world.server.accept_answer(now, &answer.to_sdp_string()).unwrap();
+    world.server.accept_answer(now, RemoteAnswer::parse(&answer.to_sdp_string()).unwrap()).unwrap();
     assert_eq!(world.server.local_ufrag(), "s0restarted");
     world.run(Duration::from_secs(2));
     assert!(world.server.is_connected() && world.client.rtc.is_connected());
@@ -84,7 +84,7 @@ fn media_follows_the_nominated_pair() {
     // The client moves: the old address is dead, a new one is trickled.
     let new: SocketAddr = "10.0.0.3:6000".parse().unwrap();
     world.client.rtc.add_local_candidate(Candidate::host(new, "udp").unwrap());
-    world.server.add_remote_candidate("candidate:9 1 udp 2130706431 10.0.0.3 6000 typ host").unwrap();
+    world.server.add_remote_candidate(candidate("candidate:9 1 udp 2130706431 10.0.0.3 6000 typ host")).unwrap();
     world.fate = Box::new(move |packet| (packet.source != old && packet.destination != old).then_some(crate::world::DELAY));
     let mut arrived_at = None;
     for seq in 1..4000u64 {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use auralink_media::packet::{Codec, Extensions, MediaKind};
 use auralink_media::transport::{
-    Identity, OutgoingRtp, SendId, SendSlab, SendTrack, Sent, Transport, TransportConfig, TransportEvent, TransportOutput,
+    Identity, OutgoingRtp, RemoteAnswer, RemoteCandidate, RemoteOffer, SendId, SendSlab, SendTrack, Sent, Transport, TransportConfig,
+    TransportEvent, TransportOutput,
 };
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion, KeyingMaterial};
@@ -82,6 +83,11 @@ pub fn server_address() -> SocketAddr {
     "10.0.0.1:7882".parse().unwrap()
 }
 
+/// A trickled line as signaling reads it.
+pub fn candidate(line: &str) -> RemoteCandidate {
+    RemoteCandidate::parse(line).unwrap().expect("a line that can be used")
+}
+
 impl World {
     pub fn new(setup: Setup) -> World {
         let now = Instant::now();
@@ -132,14 +138,15 @@ impl World {
         };
         let offer = SdpOffer::from_sdp_string(&offer.sdp).expect("the client reads our offer");
         let answer = self.client.rtc.sdp_api().accept_offer(offer).expect("the client takes our offer");
-        self.server.accept_answer(self.now, &answer.to_sdp_string()).expect("the server takes the answer");
+        self.server.accept_answer(self.now, RemoteAnswer::parse(&answer.to_sdp_string()).unwrap()).expect("the server takes the answer");
         self.settle();
         true
     }
 
     /// The client offers what it prepared, the server answers.
     pub fn client_offers(&mut self, offer: SdpOffer, pending: SdpPendingOffer) -> String {
-        let answer = self.server.accept_offer(self.now, &offer.to_sdp_string()).expect("the server takes the offer");
+        let answer =
+            self.server.accept_offer(self.now, RemoteOffer::parse(&offer.to_sdp_string()).unwrap()).expect("the server takes the offer");
         let parsed = SdpAnswer::from_sdp_string(&answer.sdp).expect("the client reads our answer");
         self.client.rtc.sdp_api().accept_answer(pending, parsed).expect("the client takes the answer");
         self.settle();

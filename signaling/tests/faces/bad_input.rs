@@ -143,8 +143,15 @@ async fn an_sdp_that_is_no_good_gets_its_reason_and_a_leave() {
     let house = house().await;
     let (mut ben, _) = house.join("r", "ben").await;
     let (mut eve, _) = house.join("r", "eve").await;
-    let offer = livekit::SessionDescription { r#type: "offer".into(), sdp: "garbage".into(), id: 1, ..Default::default() };
-    eve.ask(Asked::Offer(offer)).await;
+    let offer = |sdp: &str| livekit::SessionDescription { r#type: "offer".into(), sdp: sdp.into(), id: 1, ..Default::default() };
+    let (mut kim, _) = house.join("r", "kim").await;
+    kim.ask(Asked::Offer(offer("garbage"))).await;
+    let told = kim.until(|told| if let Told::RequestResponse(response) = told { Some(response) } else { None }).await;
+    assert_eq!(told.message, "the session description cannot be read: it does not begin with v=0");
+    let (leave, _) = kim.closed().await;
+    assert_eq!(leave.unwrap().action(), livekit::leave_request::Action::Reconnect);
+
+    eve.ask(Asked::Offer(offer(crate::OFFER))).await;
     let (room, participant) = house
         .command(|command| match command {
             Command::Offer { room, participant, .. } => Some((*room, *participant)),

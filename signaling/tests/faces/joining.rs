@@ -14,7 +14,12 @@ fn join_request(gzip: bool) -> String {
     let request = livekit::JoinRequest {
         connection_settings: Some(livekit::ConnectionSettings { auto_subscribe: true, ..Default::default() }),
         add_track_requests: vec![microphone("c1")],
-        publisher_offer: Some(livekit::SessionDescription { r#type: "offer".into(), sdp: "v=0".into(), id: 3, ..Default::default() }),
+        publisher_offer: Some(livekit::SessionDescription {
+            r#type: "offer".into(),
+            sdp: crate::OFFER.into(),
+            id: 3,
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let mut bytes = request.encode_to_vec();
@@ -65,7 +70,7 @@ async fn two_connections_publish_subscribe_speak_leave() {
     house.sink.send(Event::Offer { room, participant, id: 5, sdp: "v=0 offer".into(), mid_to_track: vec![("0".into(), "TR_x".into())] });
     let offer = ann.until(|told| if let Told::Offer(offer) = told { Some(offer) } else { None }).await;
     assert_eq!((offer.id, offer.sdp.as_str(), offer.mid_to_track_id["0"].as_str()), (5, "v=0 offer", "TR_x"));
-    let answer = livekit::SessionDescription { r#type: "answer".into(), sdp: "v=0 a".into(), id: 5, ..Default::default() };
+    let answer = livekit::SessionDescription { r#type: "answer".into(), sdp: crate::OFFER.into(), id: 5, ..Default::default() };
     ann.ask(Asked::Answer(answer)).await;
     let id = house.command(|c| if let Command::Answer { id, .. } = c { Some(*id) } else { None }).await;
     assert_eq!(id, 5);

@@ -9,3 +9,6 @@ mod local_participants;
 mod resuming;
 mod room_service;
 mod slow_readers;
+
+/// A description as Chromium wrote it.
+const OFFER: &str = include_str!("../../../media/tests/transport/offers/chromium.sdp");

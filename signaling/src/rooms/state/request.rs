@@ -5,7 +5,7 @@ use livekit::request_response::{Reason, Request};
 use livekit::signal_request::Message as Asked;
 use livekit::simulate_scenario::Scenario;
 
-use auralink_media::control::Target;
+use auralink_media::control::{NegotiationError, RemoteAnswer, RemoteCandidate, RemoteOffer, Target};
 
 /// Longest `candidate:` line that is taken; real ones have 60 to 200 bytes.
 const CANDIDATE_BYTES_MAX: usize = 1024;
@@ -89,32 +89,38 @@ impl RoomState {
     }
 
     pub(super) fn offer(&mut self, now: Now, key: ParticipantKey, offer: livekit::SessionDescription) {
-        if let Some(sdp) = self.usable_sdp(now, key, "offer", &offer) {
-            self.media(Command::Offer { room: self.room.key, participant: key, id: offer.id, sdp });
+        match self.read_sdp("offer", &offer, RemoteOffer::parse) {
+            Ok(read) => self.media(Command::Offer { room: self.room.key, participant: key, id: offer.id, offer: Box::new(read) }),
+            Err(wrong) => self.negotiation_failed(now, key, &wrong),
         }
     }
 
     fn answer(&mut self, now: Now, key: ParticipantKey, answer: livekit::SessionDescription) {
-        if let Some(sdp) = self.usable_sdp(now, key, "answer", &answer) {
-            self.media(Command::Answer { room: self.room.key, participant: key, id: answer.id, sdp });
+        match self.read_sdp("answer", &answer, RemoteAnswer::parse) {
+            Ok(read) => self.media(Command::Answer { room: self.room.key, participant: key, id: answer.id, answer: Box::new(read) }),
+            Err(wrong) => self.negotiation_failed(now, key, &wrong),
         }
     }
 
-    /// The SDP when its type and size are right; else the client is sent away with the reason.
-    fn usable_sdp(&mut self, now: Now, key: ParticipantKey, kind: &str, description: &livekit::SessionDescription) -> Option<String> {
+    /// Reads a description whose type and size are right: here, so that a shard's packets do not wait for it. Else what is wrong.
+    fn read_sdp<T>(
+        &self,
+        kind: &str,
+        description: &livekit::SessionDescription,
+        parse: impl FnOnce(&str) -> Result<T, NegotiationError>,
+    ) -> Result<T, String> {
         let max = self.config.limits.sdp_bytes;
-        let wrong = if description.r#type != kind {
+        if description.r#type != kind {
             let found: String = description.r#type.chars().take(16).collect();
-            format!("a session description of type {kind:?} was expected, not {found:?}")
-        } else if description.sdp.is_empty() {
-            format!("the {kind} has no SDP")
-        } else if description.sdp.len() > max {
-            format!("the {kind}'s SDP has {} bytes, at most {max} are taken", description.sdp.len())
-        } else {
-            return Some(description.sdp.clone());
-        };
-        self.negotiation_failed(now, key, &wrong);
-        None
+            return Err(format!("a session description of type {kind:?} was expected, not {found:?}"));
+        }
+        if description.sdp.is_empty() {
+            return Err(format!("the {kind} has no SDP"));
+        }
+        if description.sdp.len() > max {
+            return Err(format!("the {kind}'s SDP has {} bytes, at most {max} are taken", description.sdp.len()));
+        }
+        parse(&description.sdp).map_err(|error| error.to_string())
     }
 
     /// Offer or answer cannot be used: the reason, then a leave that lets the client start over.
@@ -144,9 +150,15 @@ impl RoomState {
             }
         };
         // The end of candidates is empty; names of mDNS are resolved by nobody here: such peers are found by their checks.
-        if candidate.is_empty() || candidate.contains(".local") {
-            return;
-        }
+        let candidate = match RemoteCandidate::parse(&candidate) {
+            Ok(Some(candidate)) => candidate,
+            Ok(None) => return,
+            Err(error) => {
+                // One candidate that is no use is no reason to end a session: others lead to the client too.
+                tracing::debug!(room = %self.room.name, participant = %participant.identity, %error, "candidate not taken");
+                return;
+            }
+        };
         if participant.candidates >= self.config.limits.candidates_per_participant {
             metrics::counter!("auralink_candidates_dropped_total").increment(1);
             return;
