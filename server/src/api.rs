@@ -34,8 +34,6 @@ pub struct ApiState {
     pub captions: Captions,
     /// Secret of the printed URL.
     pub invite: String,
-    /// Key that signs the page's tokens.
-    pub api_key: String,
 }
 
 /// The routes.
@@ -104,14 +102,15 @@ struct CaptionsInfo {
     available: bool,
     reason: Option<String>,
     default: bool,
-    languages: Vec<&'static str>,
+    languages: Vec<String>,
 }
 
 async fn info(State(state): State<ApiState>) -> Json<Info> {
-    let reason = state.captions.engine().err().map(str::to_owned);
-    let available = reason.is_none();
-    let captions =
-        CaptionsInfo { available, reason, default: state.captions.default_on(), languages: if available { vec!["en"] } else { vec![] } };
+    let (languages, reason) = match state.captions.engine() {
+        Ok(engine) => (vec![engine.language().to_owned()], None),
+        Err(reason) => (Vec::new(), Some(reason.to_owned())),
+    };
+    let captions = CaptionsInfo { available: reason.is_none(), reason, default: state.captions.default_on(), languages };
     Json(Info { name: "AuraLink", version: env!("CARGO_PKG_VERSION"), captions })
 }
 
@@ -147,8 +146,10 @@ async fn join(State(state): State<ApiState>, request: Result<Json<JoinRequest>, 
         grant.can_update_own_metadata = Some(true);
     }
     let identity = claims.identity.clone();
-    let minted = state.rooms.keys().mint(&state.api_key, &claims, TOKEN_LIFE);
-    let token = minted.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
+    // Looked up now: keys rotate.
+    let keys = state.rooms.keys();
+    let token = keys.mint(&keys.first_key().unwrap_or_default(), &claims, TOKEN_LIFE);
+    let token = token.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
     Ok(Json(JoinResponse { token, room, identity, name }))
 }
 

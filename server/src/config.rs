@@ -1,12 +1,13 @@
 //! The configuration: one strict YAML file over defaults that work on a laptop. LiveKit's keys are accepted where they
 //! mean the same. An unknown key is an error that names the nearest one.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use auralink_media::control::MAX_SHARDS;
 use serde::Deserialize;
+
+use crate::keys::Keys;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,7 +22,7 @@ pub struct Config {
     /// Keys, certificates, models.
     pub data_dir: Option<PathBuf>,
     /// API key -> secret.
-    pub keys: BTreeMap<String, String>,
+    pub keys: Keys,
     /// File with `key: secret` lines, reread when it changes.
     pub key_file: Option<PathBuf>,
     /// Media.
@@ -45,7 +46,7 @@ impl Default for Config {
             grpc_port: 7890,
             bind_addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             data_dir: None,
-            keys: BTreeMap::new(),
+            keys: Keys::default(),
             key_file: None,
             rtc: RtcConfig::default(),
             room: RoomConfig::default(),
@@ -286,9 +287,6 @@ impl Config {
             tls.cert_file.is_some() == tls.key_file.is_some(),
             "cert_file and key_file belong together",
         )?;
-        for (key, secret) in &self.keys {
-            range("keys", format!("a secret of {} characters for `{key}`", secret.len()), !secret.is_empty(), "secrets must not be empty")?;
-        }
         Ok(())
     }
 
@@ -338,7 +336,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((config.port, config.rtc.udp_port.first, config.rtc.udp_port.last), (7000, 7882, 7885));
-        assert_eq!(config.keys["k"], "s");
+        assert_eq!(config.keys.0["k"], "s");
     }
 
     #[test]
@@ -346,6 +344,17 @@ mod tests {
         let error = Config::parse("port: 1\nrtc:\n  udp_prot: 7882\n", "auralink.yaml").unwrap_err().to_string();
         assert!(error.contains("auralink.yaml") && error.contains("udp_prot") && error.contains("did you mean `udp_port`"), "{error}");
         assert!(error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_kind_under_keys_is_named_and_its_value_is_not() {
+        for (text, place) in
+            [("keys: s3cret", "key: secret"), ("keys: 31337", "key: secret"), ("keys: {k: [s3cret]}", "keys.k"), ("keys: {k: ''}", "`k`")]
+        {
+            let error = Config::parse(text, "auralink.yaml").unwrap_err().to_string();
+            assert!(error.contains("auralink.yaml") && error.contains(place), "{error}");
+            assert!(!error.contains("s3cret") && !error.contains("31337"), "{error}");
+        }
     }
 
     #[test]

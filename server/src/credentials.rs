@@ -67,7 +67,11 @@ impl Credentials {
     pub fn read(data_dir: &Path) -> Result<Self, CredentialsError> {
         let path = Self::path(data_dir);
         match std::fs::read_to_string(&path) {
-            Ok(text) => serde_yaml_ng::from_str(&text).map_err(|e| CredentialsError::Parse { path, message: e.to_string() }),
+            Ok(text) => serde_yaml_ng::from_str(&text).map_err(|error| {
+                // The parser's own words may quote a secret.
+                let place = error.location().map_or_else(String::new, |at| format!(" (line {})", at.line()));
+                CredentialsError::Parse { path, message: format!("it must hold api_key, api_secret and invite as texts{place}") }
+            }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(CredentialsError::Missing { path }),
             Err(source) => Err(CredentialsError::Io { path, source }),
         }
@@ -130,7 +134,10 @@ mod tests {
     #[test]
     fn a_damaged_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("credentials.yaml"), "api_key: [").unwrap();
-        assert!(Credentials::read_or_create(dir.path()).unwrap_err().to_string().contains("credentials.yaml"));
+        for text in ["api_key: [", "api_key: k\napi_secret: [31337]\ninvite: i\n", "31337", "api_key: k\n31337: s\n"] {
+            std::fs::write(dir.path().join("credentials.yaml"), text).unwrap();
+            let error = Credentials::read_or_create(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("credentials.yaml") && !error.contains("31337"), "{error}");
+        }
     }
 }

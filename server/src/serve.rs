@@ -12,18 +12,33 @@ use auralink_signaling::access::KeySet;
 use auralink_signaling::rooms::{Limits, Rooms, RoomsConfig, media_events};
 use axum::Router;
 use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::ApiState;
 use crate::captions::{Captions, CaptionsParts};
 use crate::cli::{ServeArgs, TlsMode};
 use crate::config::Config;
+use crate::connection::Acceptor;
+use crate::correlation::correlate;
 use crate::credentials::Credentials;
-use crate::{addresses, grpc, http, speech, telemetry, tls};
+use crate::{addresses, grpc, http, keys, speech, telemetry, tls};
 
 /// Audio packets that a shard's tap ring holds: 100 speakers for about 400 ms.
 const TAP_RING: usize = 2_048;
+
+/// How long the headers of a request may take, and a connection may wait for its next request.
+const HEADERS: Duration = Duration::from_secs(30);
+
+/// HTTP/2: between two pings of a quiet connection, and how long an answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// HTTP/2: requests at once on one connection. A service that follows many rooms opens one stream for each.
+const STREAMS_PER_CONNECTION: u32 = 256;
+
+/// HTTP/2: a token with 64 KiB attributes fits; HTTP/1 has about 400 KiB by its library.
+const HEADER_BYTES: u32 = 256 * 1024;
 
 /// How long open requests may finish after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -38,7 +53,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     let data_dir = config.data_dir();
     let credentials = if args.dev { Credentials::dev() } else { Credentials::read_or_create(&data_dir)? };
-    let keys = keys(&config, &credentials)?;
+    let keys = key_set(&config, &credentials)?;
     let addresses = addresses::concrete(&config.bind_addresses).context("the interfaces of this machine cannot be listed")?;
     let certificate = tls::certificate(&config.tls, &data_dir, &addresses)?;
     let secure = certificate.is_some();
@@ -72,20 +87,19 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         endpoint_silence_ms: config.captions.endpoint_silence_ms,
     })?;
 
-    let api_key = keys.first_key().context("no API key: name one under `keys`")?;
-    let api = ApiState { rooms: rooms.clone(), captions: captions.clone(), invite: credentials.invite.clone(), api_key };
+    let api = ApiState { rooms: rooms.clone(), captions: captions.clone(), invite: credentials.invite.clone() };
     let app = http::router(api, recorder, media);
-    let grpc_app = grpc::routes(rooms.clone(), captions.clone()).await?.into_axum_router();
+    let grpc_app = grpc::routes(rooms.clone(), captions.clone()).await?.into_axum_router().layer(axum::middleware::from_fn(correlate));
     let tls_config = match &certificate {
         Some(files) => Some(tls::load(files).await?),
         None => None,
     };
 
-    let handle = Handle::new();
+    let (handle, acceptor) = (Handle::new(), Acceptor::default());
     let mut servers = tokio::task::JoinSet::new();
     for (listeners, app) in [(http_listeners, app), (grpc_listeners, grpc_app)] {
         for listener in listeners {
-            servers.spawn(serve(listener, app.clone(), tls_config.clone(), handle.clone()));
+            servers.spawn(serve(listener, app.clone(), tls_config.clone(), acceptor.clone(), handle.clone()));
         }
     }
     announce(&config, &addresses, secure, &credentials, &captions, args.dev);
@@ -116,7 +130,7 @@ fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
     if let Ok(text) = std::env::var("LIVEKIT_KEYS") {
         for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
             let (key, secret) = pair.split_once(':').context("LIVEKIT_KEYS must be `key: secret` pairs with commas between")?;
-            config.keys.insert(key.trim().to_owned(), secret.trim().to_owned());
+            config.keys.0.insert(key.trim().to_owned(), secret.trim().to_owned());
         }
     }
     if let Ok(port) = std::env::var("UDP_PORT") {
@@ -137,18 +151,17 @@ fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn keys(config: &Config, credentials: &Credentials) -> anyhow::Result<KeySet> {
-    let mut keys = config.keys.clone();
-    if let Some(path) = &config.key_file {
-        let text = std::fs::read_to_string(path).with_context(|| format!("the key file {} cannot be read", path.display()))?;
-        let more: std::collections::BTreeMap<String, String> =
-            serde_yaml_ng::from_str(&text).with_context(|| format!("the key file {} must hold `key: secret` lines", path.display()))?;
-        keys.extend(more);
-    }
-    if keys.is_empty() {
-        keys = credentials.keys();
-    }
-    Ok(KeySet::new(keys))
+/// The configured keys with those of the key file, which is followed from now on; those that the first start made when there are none.
+fn key_set(config: &Config, credentials: &Credentials) -> anyhow::Result<KeySet> {
+    let Some(path) = &config.key_file else {
+        let configured = Some(config.keys.0.clone()).filter(|keys| !keys.is_empty());
+        return Ok(KeySet::new(configured.unwrap_or_else(|| credentials.keys())));
+    };
+    let mut all = config.keys.0.clone();
+    all.extend(keys::read(path)?.0);
+    let set = KeySet::new(all);
+    tokio::spawn(keys::follow(path.clone(), config.keys.clone(), set.clone()));
+    Ok(set)
 }
 
 fn rooms_config(config: &Config) -> RoomsConfig {
@@ -202,12 +215,32 @@ fn listen(addresses: &[IpAddr], port: u16, what: &str, where_set: &str) -> anyho
         .collect()
 }
 
-async fn serve(listener: TcpListener, app: Router, tls: Option<RustlsConfig>, handle: Handle<SocketAddr>) -> std::io::Result<()> {
+async fn serve(
+    listener: TcpListener,
+    app: Router,
+    tls: Option<RustlsConfig>,
+    acceptor: Acceptor,
+    handle: Handle<SocketAddr>,
+) -> std::io::Result<()> {
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle);
+    bound_http(server.http_builder());
     match tls {
-        Some(tls) => axum_server::from_tcp_rustls(listener, tls)?.handle(handle).serve(service).await,
-        None => axum_server::from_tcp(listener)?.handle(handle).serve(service).await,
+        Some(tls) => server.map(|acceptor| RustlsAcceptor::new(tls).acceptor(acceptor)).serve(service).await,
+        None => server.serve(service).await,
     }
+}
+
+/// A connection cannot be held by headers that never end, or by a peer that went away without a word.
+fn bound_http(builder: &mut hyper_util::server::conn::auto::Builder<TokioExecutor>) {
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_header_list_size(HEADER_BYTES);
 }
 
 async fn stop_signal() -> std::io::Result<&'static str> {

@@ -4,14 +4,11 @@
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use axum_server::tls_rustls::RustlsConfig;
 
 use crate::config::TlsConfig;
-
-/// How often certificate files are looked at.
-const RELOAD_EVERY: Duration = Duration::from_secs(10);
+use crate::reload;
 
 /// Why HTTPS cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -98,19 +95,15 @@ pub async fn load(files: &CertificateFiles) -> Result<RustlsConfig, TlsError> {
 }
 
 async fn reload_when_changed(config: RustlsConfig, files: CertificateFiles) {
-    let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let mut seen = (modified(&files.cert), modified(&files.key));
+    let mut changes = reload::Changes::of(vec![files.cert.clone(), files.key.clone()]);
     loop {
-        tokio::time::sleep(RELOAD_EVERY).await;
-        let now = (modified(&files.cert), modified(&files.key));
-        if now == seen {
-            continue;
-        }
-        seen = now;
+        changes.next().await;
         match config.reload_from_pem_file(&files.cert, &files.key).await {
             Ok(()) => tracing::info!(certificate = %files.cert.display(), "the certificate was reread"),
-            Err(error) => {
-                tracing::error!(certificate = %files.cert.display(), %error, "the changed certificate cannot be used; the old one stays")
+            Err(source) => {
+                let error = TlsError::Load { cert: files.cert.clone(), key: files.key.clone(), source };
+                metrics::counter!("auralink_reload_failures_total", "file" => "certificate").increment(1);
+                tracing::error!(%error, "the changed certificate cannot be used and the old one stays: mend it, it is read again when it changes");
             }
         }
     }

@@ -4,7 +4,6 @@
 
 pub mod join;
 mod json;
-mod request_id;
 mod rtc;
 mod twirp;
 
@@ -17,8 +16,6 @@ use axum::routing::{any, get};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::rooms::Rooms;
-
-pub use request_id::RequestId;
 
 /// Largest signal message, also after decompression, as in LiveKit's newer sources.
 pub const SIGNAL_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -37,7 +34,7 @@ pub fn router(rooms: Rooms) -> Router {
         // Clients that join a URL with a trailing slash and a path ask with two.
         .route("//twirp/{service}/{method}", any(twirp::call))
         .layer(DefaultBodyLimit::disable());
-    signal.merge(api).layer(axum::middleware::from_fn(request_id::correlate)).layer(cors()).with_state(rooms)
+    signal.merge(api).layer(cors()).with_state(rooms)
 }
 
 /// Any origin may ask, as with LiveKit: what protects a room is the token, not where a page came from.
@@ -46,6 +43,6 @@ fn cors() -> CorsLayer {
         .allow_origin(AllowOrigin::mirror_request())
         .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::OPTIONS]))
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([header::CONTENT_TYPE, HeaderName::from_static(request_id::HEADER)])
+        .expose_headers([header::CONTENT_TYPE, HeaderName::from_static("x-request-id")])
         .max_age(Duration::from_secs(86_400))
 }

@@ -130,14 +130,18 @@ async def test_two_thousand_tracks_harm_no_one_else(by_hand, bystander):
 
 
 @auralink_only
-async def test_an_oversized_message_closes_the_connection(by_hand, bystander):
-    """LiveKit 1.13.5 takes such a message; AuraLink closes with the code for it."""
-    request = proto.SignalRequest(update_metadata=proto.UpdateParticipantMetadata(metadata="m" * (MESSAGE_LIMIT + 1)))
-    try:
-        await by_hand.send_bytes(request.SerializeToString())
-    except (ConnectionError, aiohttp.ClientError):
-        pass
-    assert not await answers_ping(by_hand)
+@pytest.mark.parametrize("size", [MESSAGE_LIMIT + 1, 3 * MESSAGE_LIMIT, 20 * MESSAGE_LIMIT], ids=["by a byte", "three times", "twenty times"])
+async def test_an_oversized_message_is_answered_by_a_leave_and_a_close(by_hand, bystander, size):
+    """LiveKit 1.13.5 takes such a message; AuraLink says goodbye and closes with the code for it, however much is still on its way."""
+    request = proto.SignalRequest(update_metadata=proto.UpdateParticipantMetadata(metadata="m" * size))
+    sending = asyncio.create_task(by_hand.send_bytes(request.SerializeToString()))
+    left = False
+    async with asyncio.timeout(PATIENCE_S):
+        async for message in by_hand:
+            if message.type is aiohttp.WSMsgType.BINARY:
+                left |= proto.SignalResponse.FromString(message.data).HasField("leave")
+    await asyncio.gather(sending, return_exceptions=True)
+    assert left
     assert by_hand.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
     await bystander()
 

@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::authorize::{caller, captions_status, granted, joins, publishes, rooms_status};
 use super::refuse::drain;
@@ -73,7 +74,7 @@ impl RoomsApi for RoomsService {
             self.captions.set_enabled(&room, true).await.map_err(|error| captions_status(&error))?;
         }
         let (events, stream) = mpsc::channel(64);
-        tokio::spawn(forward(transcript, events, interim));
+        tokio::spawn(forward(transcript, events, interim).in_current_span());
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -89,7 +90,7 @@ impl RoomsApi for RoomsService {
         match entered {
             Ok(player) => {
                 let (progress, stream) = mpsc::channel(16);
-                tokio::spawn(player.play(audio, progress));
+                tokio::spawn(player.play(audio, progress).in_current_span());
                 Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
             }
             Err(status) => {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::authorize::caller;
 use super::refuse::drain;
@@ -44,7 +45,7 @@ impl Speech for SpeechService {
         };
         match opened {
             Ok(Opened { reader, handle, responses, stream }) => {
-                tokio::spawn(feed(audio, reader, handle, responses));
+                tokio::spawn(feed(audio, reader, handle, responses).in_current_span());
                 Ok(Response::new(Box::pin(stream)))
             }
             Err(status) => {

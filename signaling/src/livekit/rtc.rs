@@ -5,8 +5,6 @@
 use std::time::Duration;
 
 use auralink_proto::livekit;
-use axum::Extension;
-use axum::extract::rejection::ExtensionRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{RawQuery, State};
@@ -21,8 +19,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 use tracing::Instrument as _;
 
+use super::SIGNAL_BYTES_MAX;
 use super::join::{Connect, JoinError, Version, parse};
-use super::{RequestId, SIGNAL_BYTES_MAX};
 use crate::rooms::signal::{Close, Outgoing, SignalMessage};
 use crate::rooms::{Rooms, RoomsError, Session, leave};
 
@@ -43,16 +41,15 @@ const BURST_REQUESTS: f64 = 1_000.0;
 const REQUESTS_PER_SECOND: f64 = 200.0;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
-type Correlation = Result<Extension<RequestId>, ExtensionRejection>;
 
 /// `GET /rtc`.
-pub async fn v0(State(rooms): State<Rooms>, RawQuery(query): RawQuery, headers: HeaderMap, id: Correlation, upgrade: Upgrade) -> Response {
-    connect(Version::V0, rooms, query, headers, id, upgrade).await
+pub async fn v0(State(rooms): State<Rooms>, RawQuery(query): RawQuery, headers: HeaderMap, upgrade: Upgrade) -> Response {
+    connect(Version::V0, rooms, query, headers, upgrade).await
 }
 
 /// `GET /rtc/v1`.
-pub async fn v1(State(rooms): State<Rooms>, RawQuery(query): RawQuery, headers: HeaderMap, id: Correlation, upgrade: Upgrade) -> Response {
-    connect(Version::V1, rooms, query, headers, id, upgrade).await
+pub async fn v1(State(rooms): State<Rooms>, RawQuery(query): RawQuery, headers: HeaderMap, upgrade: Upgrade) -> Response {
+    connect(Version::V1, rooms, query, headers, upgrade).await
 }
 
 /// `GET /rtc/validate`: what connecting would answer, for browsers, which do not see why a WebSocket was refused.
@@ -73,10 +70,9 @@ fn validate(version: Version, rooms: &Rooms, query: Option<String>, headers: &He
     }
 }
 
-async fn connect(version: Version, rooms: Rooms, query: Option<String>, headers: HeaderMap, id: Correlation, upgrade: Upgrade) -> Response {
+async fn connect(version: Version, rooms: Rooms, query: Option<String>, headers: HeaderMap, upgrade: Upgrade) -> Response {
     // As LiveKit: a plain GET finds nothing here.
     let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
-    let id = id.map_or_else(|_| String::new(), |Extension(id)| id.0);
     let query = query.unwrap_or_default();
     let opened = match parse(version, &query, &headers, rooms.keys(), &rooms.config().limits) {
         Ok(Connect::Join(params)) => rooms.join(*params).await,
@@ -88,7 +84,6 @@ async fn connect(version: Version, rooms: Rooms, query: Option<String>, headers:
         Ok(session) => {
             let span = tracing::info_span!(
                 "signal",
-                request_id = %id,
                 room = %session.room().name,
                 participant = %session.sid()
             );
@@ -96,7 +91,7 @@ async fn connect(version: Version, rooms: Rooms, query: Option<String>, headers:
         }
         // The client learns from a leave that it has to join anew.
         Err(RoomsError::UnknownSession(sid)) => {
-            tracing::info!(request_id = %id, sid, "resume of an unknown session");
+            tracing::info!(sid, "resume of an unknown session");
             upgrade.on_upgrade(refuse_resume)
         }
         Err(error) => JoinError::from(error).into_response(),

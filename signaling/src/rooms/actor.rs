@@ -17,8 +17,21 @@ use super::registry::{Shared, now};
 use super::signal::{SignalMessage, SignalSender};
 use super::state::{Effect, Now, RoomState};
 
-/// Something to do in a room; what it gives back is run after the effects, so that who asked sees them done.
-pub(crate) type Call = Box<dyn FnOnce(&mut RoomState, Now) -> Box<dyn FnOnce() + Send> + Send>;
+/// What a call does in a room; what it gives back is run after the effects, so that who asked sees them done.
+type Act = Box<dyn FnOnce(&mut RoomState, Now) -> Box<dyn FnOnce() + Send> + Send>;
+
+/// Something to do in a room, for whoever asked: what is logged on the way stands under the asker's span (its correlation id).
+pub(crate) struct Call {
+    act: Act,
+    asker: tracing::Span,
+}
+
+impl Call {
+    /// A call of the present span.
+    pub fn new(act: impl FnOnce(&mut RoomState, Now) -> Box<dyn FnOnce() + Send> + Send + 'static) -> Self {
+        Self { act: Box::new(act), asker: tracing::Span::current() }
+    }
+}
 
 /// Time-outs of rooms are seconds; finer would cost wake-ups, coarser would blur them.
 const TICK: Duration = Duration::from_secs(1);
@@ -58,7 +71,9 @@ impl Actor {
             let mut reply: Option<Box<dyn FnOnce() + Send>> = None;
             tokio::select! {
                 call = self.calls.recv() => match call {
-                    Some(call) => reply = Some(call(&mut self.state, now())),
+                    Some(call) => {
+                        reply = Some(self.answer(call));
+                    }
                     None => break,
                 },
                 event = self.events.recv() => match event {
@@ -77,6 +92,14 @@ impl Actor {
             }
         }
         self.shared.forget(&self.state.room);
+    }
+
+    fn answer(&mut self, call: Call) -> Box<dyn FnOnce() + Send> {
+        let span = tracing::info_span!(parent: &call.asker, "room", name = %self.state.room.name, sid = %self.state.room.sid);
+        let _entered = span.enter();
+        let reply = (call.act)(&mut self.state, now());
+        self.carry_out();
+        reply
     }
 
     /// Carries effects out until there are none: a queue that is full or a refusal of media makes further ones.

@@ -60,7 +60,7 @@ impl RoomEntry {
     ) -> Result<T, RoomsError> {
         let closed = || RoomsError::Closed(self.room.name.to_string());
         let (reply, answer) = oneshot::channel();
-        let call: Call = Box::new(move |state, now| {
+        let call = Call::new(move |state, now| {
             let result = act(state, now);
             Box::new(move || drop(reply.send(result)))
         });
@@ -70,7 +70,7 @@ impl RoomEntry {
 
     /// Runs `act` in the room some time; nobody waits for it.
     pub fn tell(&self, act: impl FnOnce(&mut RoomState, Now) + Send + 'static) {
-        let call: Call = Box::new(move |state, now| {
+        let call = Call::new(move |state, now| {
             act(state, now);
             Box::new(|| ())
         });
@@ -84,7 +84,7 @@ impl RoomEntry {
 
     /// Runs `act` in the room; waits for a place in its mailbox, not for its end.
     pub async fn post(&self, act: impl FnOnce(&mut RoomState, Now) + Send + 'static) -> Result<(), RoomsError> {
-        let call: Call = Box::new(move |state, now| {
+        let call = Call::new(move |state, now| {
             act(state, now);
             Box::new(|| ())
         });

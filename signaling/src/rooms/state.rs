@@ -45,7 +45,7 @@ pub struct Now {
 
 /// What is to be done after a call, in this order.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "short-lived; a box for each would cost more than the copy")]
+#[allow(clippy::large_enum_variant, reason = "short-lived; a box for each would cost more than the copy")]
 pub(crate) enum Effect {
     /// To the media plane.
     Media(Command),

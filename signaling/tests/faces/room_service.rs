@@ -174,7 +174,7 @@ async fn any_origin_may_ask_and_ids_are_carried() {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["access-control-allow-origin"], "https://app.example");
     assert_eq!(response.headers()["access-control-allow-headers"], "authorization,content-type");
-    let request = Request::get("/rtc/validate").header("x-request-id", "abc").body(Body::empty()).unwrap();
-    let response = house.app.clone().oneshot(request).await.unwrap();
-    assert_eq!(response.headers()["x-request-id"], "abc");
+    let exposed = Request::get("/rtc/validate").header("origin", "https://app.example").body(Body::empty()).unwrap();
+    let response = house.app.clone().oneshot(exposed).await.unwrap();
+    assert!(response.headers()["access-control-expose-headers"].to_str().unwrap().contains("x-request-id"));
 }
