@@ -77,8 +77,10 @@ pub struct TrackSpec {
     pub muted: bool,
     /// Layers, lowest first; empty for audio.
     pub layers: Vec<LayerSpec>,
-    /// End-to-end encrypted: forwarded opaque, refused by the tap.
+    /// End-to-end encrypted: forwarded opaque, refused by the tap, and taken as plain Opus.
     pub encrypted: bool,
+    /// The client wants no redundancy (RED): its audio is taken as plain Opus.
+    pub disable_red: bool,
     /// Counts for active speakers (microphones).
     pub speaks: bool,
 }

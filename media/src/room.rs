@@ -367,10 +367,12 @@ impl Room {
     }
 }
 
-/// A frame that is encrypted end to end cannot be taken apart by clients that get it as RED: such a track comes as plain Opus.
+/// What the answer to the publisher's offer takes of a track. Audio that is encrypted end to end comes as plain Opus, whatever the
+/// client says of RED: it could not be unpacked for those who do not take RED.
 pub(super) fn limit_codecs(peer: &mut Peer, spec: &TrackSpec) {
-    if spec.encrypted && spec.kind == MediaKind::Audio && !spec.cid.is_empty() {
-        peer.transport.limit_received_codecs(spec.cid.clone(), vec![Codec::Opus]);
+    if spec.kind == MediaKind::Audio && !spec.cid.is_empty() {
+        let plain = spec.encrypted || spec.disable_red;
+        peer.transport.limit_received_codecs(spec.cid.clone(), if plain { vec![Codec::Opus] } else { vec![] });
     }
 }
 

@@ -384,8 +384,8 @@ impl Transport {
     }
 
     /// Before [`Transport::accept_offer`]: takes only these codecs, best first, of the client's track with this msid track id
-    /// (LiveKit's cid). Without a word of this, audio comes as RED where the client has it, and video as the client prefers.
-    /// A track with `disable_red` (always one that is end-to-end encrypted) is limited to Opus.
+    /// (LiveKit's cid). None named, as without a word of this: audio comes as RED where the client has it, and video as the client
+    /// prefers.
     pub fn limit_received_codecs(&mut self, track_id: String, codecs: Vec<Codec>) {
         self.negotiation.limit_received(track_id, codecs);
     }

@@ -110,7 +110,16 @@ impl Meeting {
         person.client.publish(Instant::now(), track, kind, 1, false);
         let cid = person.client.published.last().unwrap().cid.clone();
         let room = person.room;
-        let spec = TrackSpec { sid: format!("TR_{}", track.0), cid, kind, muted: false, layers: vec![], encrypted: false, speaks: true };
+        let spec = TrackSpec {
+            sid: format!("TR_{}", track.0),
+            cid,
+            kind,
+            muted: false,
+            layers: vec![],
+            encrypted: false,
+            disable_red: false,
+            speaks: true,
+        };
         self.media.send(Command::AddTrack { room, participant: who, track, spec }).unwrap();
         for subscriber in others {
             self.media.send(Command::Subscribe { room, subscriber, track }).unwrap();

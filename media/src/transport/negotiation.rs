@@ -88,9 +88,12 @@ impl Negotiation {
         self.requested_restart = Some(IceCreds { ufrag, pass: pwd });
     }
 
-    /// Takes only these codecs, best first, from the section whose msid names this track.
+    /// Takes only these codecs, best first, from the section whose msid names this track; none: what there is.
     pub(super) fn limit_received(&mut self, track_id: String, codecs: Vec<Codec>) {
         self.received_codecs.retain(|(known, _)| *known != track_id);
+        if codecs.is_empty() {
+            return;
+        }
         if self.received_codecs.len() >= MAX_SECTIONS {
             self.received_codecs.remove(0);
         }

@@ -214,6 +214,12 @@ impl Client {
         let Some(pending) = self.publisher.pending.take() else { return };
         let answer = SdpAnswer::from_sdp_string(sdp).expect("the client reads our answer");
         self.publisher.rtc.sdp_api().accept_answer(pending, answer).expect("the client takes our answer");
+        // The library does not say whether RED was taken.
+        for section in sdp.split("\r\nm=").filter(|section| !section.contains(" red/48000")) {
+            let mid = section.lines().find_map(|line| line.strip_prefix("a=mid:"));
+            let refused = self.published.iter_mut().filter(|p| p.mid.is_some_and(|m| Some(&*m.to_string()) == mid));
+            refused.for_each(|p| p.red = false);
+        }
     }
 
     pub fn take_offer(&mut self, id: u32, sdp: &str) {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use auralink_media::control::{Command, Event};
-use auralink_media::packet::MediaKind;
+use auralink_media::control::{Command, Event, TrackSpec};
+use auralink_media::ids::TrackKey;
+use auralink_media::packet::{Codec, MediaKind};
 use auralink_media::tap::TapPacket;
 
 use crate::determinism::seeded;
@@ -54,21 +55,68 @@ fn forwarding_is_the_same_with_the_tap_absent_empty_and_full() {
     }
 }
 
+fn refusal(world: &World, of: TrackKey) -> Option<String> {
+    world.events.iter().find_map(|(_, e)| match e {
+        Event::TapRefused { track, refusal, .. } if *track == of => Some(refusal.reason.clone()),
+        _ => None,
+    })
+}
+
 #[test]
 fn an_encrypted_track_is_refused_with_a_reason() {
     seeded(12, || {
         let (producer, mut consumer) = rtrb::RingBuffer::new(100);
         let mut world = World::new(12, Conditions::PERFECT, Some(producer));
+        let (alice, bob) = (world.join(false, true), world.join(true, true));
+        let audio = world.publish_with(alice, MediaKind::Audio, 1, true, |spec| spec.encrypted = true);
+        world.command(Command::SetTap { room: ROOM, track: audio, enabled: true });
+        world.run(Duration::from_secs(2));
+        assert!(refusal(&world, audio).unwrap().contains("end-to-end encrypted"));
+        // Asked again while it flows.
+        world.events.clear();
+        world.command(Command::SetTap { room: ROOM, track: audio, enabled: true });
+        world.run(Duration::from_secs(1));
+        assert!(refusal(&world, audio).unwrap().contains("end-to-end encrypted"));
+        assert!(consumer.pop().is_err(), "nobody hears it but whom it is for");
+        let heard = world.clients[&bob].receiving().received.values().map(|s| s.packets.len()).sum::<usize>();
+        assert!(heard > 50, "{heard} packets forwarded");
+        world.end();
+    });
+}
+
+#[test]
+fn a_video_track_is_refused_with_a_reason() {
+    seeded(13, || {
+        let (producer, mut consumer) = rtrb::RingBuffer::new(100);
+        let mut world = World::new(13, Conditions::PERFECT, Some(producer));
         let alice = world.join(false, true);
         let video = world.publish(alice, MediaKind::Video, 1, false);
         world.command(Command::SetTap { room: ROOM, track: video, enabled: true });
         world.run(Duration::from_secs(1));
-        let reason = world.events.iter().find_map(|(_, e)| match e {
-            Event::TapRefused { refusal, .. } => Some(refusal.reason.clone()),
-            _ => None,
-        });
-        assert!(reason.unwrap().contains("only audio"));
+        assert!(refusal(&world, video).unwrap().contains("only audio"));
         assert!(consumer.pop().is_err());
         world.end();
     });
+}
+
+#[test]
+fn red_is_taken_of_a_publisher_unless_it_is_disabled_or_the_track_is_encrypted() {
+    for single in [false, true] {
+        seeded(14, move || {
+            let mut world = World::new(14, Conditions::PERFECT, None);
+            let (alice, _bob) = (world.join(single, true), world.join(false, true));
+            let says: [(fn(&mut TrackSpec), Codec); 3] =
+                [(|_| {}, Codec::Red), (|s| s.disable_red = true, Codec::Opus), (|s| s.encrypted = true, Codec::Opus)];
+            for (say, expected) in says {
+                let track = world.publish_with(alice, MediaKind::Audio, 1, true, say);
+                world.run(Duration::from_secs(2));
+                let codec = world.events.iter().find_map(|(_, e)| match e {
+                    Event::TrackStarted { track: started, codec, .. } if *started == track => Some(*codec),
+                    _ => None,
+                });
+                assert_eq!(codec, Some(expected));
+            }
+            world.end();
+        });
+    }
 }

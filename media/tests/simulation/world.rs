@@ -135,6 +135,18 @@ impl World {
 
     /// A participant publishes; `layers` above 1 is simulcast.
     pub fn publish(&mut self, key: ParticipantKey, kind: MediaKind, layers: usize, red: bool) -> TrackKey {
+        self.publish_with(key, kind, layers, red, |_| {})
+    }
+
+    /// The same, with something else said of the track.
+    pub fn publish_with(
+        &mut self,
+        key: ParticipantKey,
+        kind: MediaKind,
+        layers: usize,
+        red: bool,
+        say: impl FnOnce(&mut TrackSpec),
+    ) -> TrackKey {
         let track = TrackKey(self.key());
         let now = self.now;
         let client = self.clients.get_mut(&key).unwrap();
@@ -153,15 +165,17 @@ impl World {
                 })
                 .collect(),
         };
-        let spec = TrackSpec {
+        let mut spec = TrackSpec {
             sid: format!("TR_{}", track.0),
             cid,
             kind,
             muted: false,
             layers,
             encrypted: false,
+            disable_red: false,
             speaks: kind == MediaKind::Audio,
         };
+        say(&mut spec);
         self.command(Command::AddTrack { room: ROOM, participant: key, track, spec });
         self.tracks.insert(track, (key, kind));
         if self.auto_subscribe {

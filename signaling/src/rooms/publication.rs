@@ -122,6 +122,7 @@ impl Publication {
                 })
                 .collect(),
             encrypted: self.info.encryption() != livekit::encryption::Type::None,
+            disable_red: self.info.disable_red,
             speaks: self.info.r#type() == TrackType::Audio && self.info.source() != TrackSource::ScreenShareAudio,
         }
     }
@@ -217,7 +218,7 @@ mod tests {
         let spec = video(vec![layer(VideoQuality::High, 1280), layer(VideoQuality::Low, 320), layer(VideoQuality::Medium, 640)]).spec();
         let seen: Vec<_> = spec.layers.iter().map(|l| (l.rid.as_str(), l.spatial, l.width)).collect();
         assert_eq!(seen, [("q", 0, 320), ("h", 1, 640), ("f", 2, 1280)]);
-        assert!(!spec.speaks && !spec.encrypted);
+        assert!(!spec.speaks && !spec.encrypted && !spec.disable_red);
     }
 
     #[test]
