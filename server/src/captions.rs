@@ -5,13 +5,14 @@
 //! transcript events for followers. Rule: nobody is heard without the room being told (participant attribute
 //! [`STATE_ATTRIBUTE`]), and whoever opts out is not heard from that moment.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use auralink_ai::audio::Samples;
 use auralink_ai::scheduler::{Engine, Source, StreamHandle};
-use auralink_ai::session::{DegradeRule, SessionConfig, SpeechEvent};
+use auralink_ai::session::{DegradeRule, SegmentId, SessionConfig, SpeechEvent};
 use auralink_media::control::Command;
 use auralink_media::ids::{RoomKey, TrackKey};
 use auralink_media::net::MediaHandle;
@@ -36,9 +37,6 @@ const SPEECH_QUEUE: usize = 4_096;
 
 /// Transcript events that a slow follower may be behind before it loses the oldest.
 const TRANSCRIPT_QUEUE: usize = 1_024;
-
-/// How often waiting captions are looked at.
-const TICK: Duration = Duration::from_millis(50);
 
 /// The handle of the service.
 #[derive(Clone)]
@@ -106,6 +104,7 @@ impl Captions {
             state: BTreeMap::new(),
             owner: HashMap::new(),
             speech,
+            due: BinaryHeap::new(),
             updates: 0,
         };
         tokio::spawn(task.run(receiver, speech_events));
@@ -171,6 +170,10 @@ struct Speaker {
     encrypted: bool,
     stream: Option<Arc<StreamHandle>>,
     waiting: Limiter<CaptionUpdate>,
+    /// The last entry that was made for it in [`Task::due`].
+    woken_at: Option<Instant>,
+    /// Of the open segment, how much was committed when it was last pushed.
+    committed_chars: usize,
 }
 
 /// What an AI thread says of a stream.
@@ -191,14 +194,15 @@ struct Task {
     state: BTreeMap<String, RoomCaptions>,
     owner: HashMap<TrackKey, String>,
     speech: mpsc::Sender<Heard>,
+    /// When captions that had to wait may be sent; a speaker who is gone by then is passed over.
+    due: BinaryHeap<Reverse<(Instant, TrackKey)>>,
     updates: u64,
 }
 
 impl Task {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>, mut speech: mpsc::Receiver<Heard>) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let due = self.due.peek().map(|Reverse((at, _))| *at);
             tokio::select! {
                 event = self.events.recv() => match event {
                     Some(event) => self.room_event(&event).await,
@@ -209,7 +213,7 @@ impl Task {
                     None => return,
                 },
                 Some(heard) = speech.recv() => self.heard(heard).await,
-                _ = tick.tick() => self.send_due().await,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => self.send_due().await,
             }
         }
     }
@@ -244,6 +248,8 @@ impl Task {
                     encrypted: info.encryption != livekit::encryption::Type::None as i32,
                     stream: None,
                     waiting: Limiter::default(),
+                    woken_at: None,
+                    committed_chars: 0,
                 };
                 self.room(&event.room).speakers.insert(*track, speaker);
                 self.owner.insert(*track, name.to_owned());
@@ -412,14 +418,14 @@ impl Task {
         if speaker.stream.is_none() {
             return; // said before the speaker opted out; not shown after it
         }
-        let segment_id = |segment: &auralink_ai::session::SegmentId| format!("SG_{}_{}", speaker.track_sid, segment.0);
+        let language = self.availability.as_ref().as_ref().map(Engine::language).unwrap_or_default();
         let update = match event {
             SpeechEvent::Interim { segment, text, committed_chars, words } => {
-                caption(&speaker.participant, &speaker.track_sid, segment_id(&segment), text, committed_chars, false, words)
+                caption(speaker, language, segment, text, committed_chars, false, words)
             }
             SpeechEvent::Final { segment, text, words, .. } => {
                 let committed = text.chars().count();
-                caption(&speaker.participant, &speaker.track_sid, segment_id(&segment), text, committed, true, words)
+                caption(speaker, language, segment, text, committed, true, words)
             }
             SpeechEvent::Degraded { rule } => return self.notice(&name, track, degraded_text(rule)),
             SpeechEvent::Recovered => return self.notice(&name, track, "the machine keeps up again".into()),
@@ -430,27 +436,29 @@ impl Task {
         // Nobody follows: nobody needs it.
         let _ = room.transcript.send(Arc::new(transcript_event(&update, participant_name, words)));
         if update.is_final {
+            speaker.committed_chars = 0;
             speaker.waiting.push_final(update);
         } else {
-            speaker.waiting.push_interim(update);
+            let committing = update.committed_chars > speaker.committed_chars;
+            speaker.committed_chars = update.committed_chars;
+            speaker.waiting.push_interim(update, committing);
         }
         self.send_due_of(&name, track).await;
     }
 
     async fn send_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<(String, TrackKey)> = self
-            .state
-            .iter()
-            .flat_map(|(name, room)| room.speakers.iter().map(move |(track, speaker)| (name, track, speaker)))
-            .filter(|(_, _, speaker)| speaker.waiting.wait(now).is_some_and(|wait| wait.is_zero()))
-            .map(|(name, track, _)| (name.clone(), *track))
-            .collect();
-        for (name, track) in due {
-            self.send_due_of(&name, track).await;
+        while let Some(&Reverse((at, track))) = self.due.peek()
+            && at <= now
+        {
+            self.due.pop();
+            if let Some(name) = self.owner.get(&track).cloned() {
+                self.send_due_of(&name, track).await;
+            }
         }
     }
 
+    /// Sends what a speaker's window allows now; what must wait is looked at again when it allows more.
     async fn send_due_of(&mut self, name: &str, track: TrackKey) {
         let Some(speaker) = self.state.get_mut(name).and_then(|room| room.speakers.get_mut(&track)) else { return };
         while let Some(update) = speaker.waiting.poll(Instant::now()) {
@@ -461,6 +469,12 @@ impl Task {
                     return;
                 }
             }
+        }
+        if let Some(at) = speaker.waiting.due().flatten()
+            && speaker.woken_at.is_none_or(|woken| woken != at)
+        {
+            speaker.woken_at = Some(at);
+            self.due.push(Reverse((at, track)));
         }
     }
 }
@@ -486,9 +500,9 @@ pub fn degraded_text(rule: DegradeRule) -> String {
 }
 
 fn caption(
-    participant: &ParticipantRef,
-    track_sid: &str,
-    segment_id: String,
+    speaker: &Speaker,
+    language: &str,
+    segment: SegmentId,
     text: String,
     committed_chars: usize,
     is_final: bool,
@@ -496,14 +510,14 @@ fn caption(
 ) -> (CaptionUpdate, Vec<Word>) {
     let words = proto_words(&words);
     let update = CaptionUpdate {
-        identity: participant.identity.to_string(),
-        participant_sid: participant.sid.to_string(),
-        track_sid: track_sid.to_owned(),
-        segment_id,
+        identity: speaker.participant.identity.to_string(),
+        participant_sid: speaker.participant.sid.to_string(),
+        track_sid: speaker.track_sid.clone(),
+        segment_id: format!("SG_{}_{}", speaker.track_sid, segment.0),
         text,
         committed_chars,
         is_final,
-        language: "en".into(),
+        language: language.to_owned(),
         start_ms: words.first().map_or(0, |w| w.start_ms.unsigned_abs()),
         end_ms: words.last().map_or(0, |w| w.end_ms.unsigned_abs()),
     };
