@@ -1,4 +1,4 @@
-//! Compiles `auralink/v1/*.proto` in pure Rust (protox), so that no system `protoc` is needed.
+//! Compiles `auralink/v1/*.proto`, and the descriptors of `livekit/*.proto`, in pure Rust (protox): no system `protoc` is needed.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -11,6 +11,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("auralink.bin"), prost_bytes(&descriptors))?;
+    println!("cargo:rerun-if-changed=livekit");
+    let livekit = protox::compile(["livekit_room.proto"], ["livekit"])?;
+    std::fs::write(out.join("livekit.bin"), prost_bytes(&livekit))?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

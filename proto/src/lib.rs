@@ -12,3 +12,6 @@ pub mod v1 {
 
 /// The compiled `.proto` files, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/auralink.bin"));
+
+/// The descriptors of LiveKit's RoomService and its messages, for JSON as LiveKit's server writes it.
+pub const LIVEKIT_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/livekit.bin"));

@@ -6,7 +6,6 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{API_BYTES_MAX, json};
@@ -136,18 +135,18 @@ impl Call {
             "CreateRoom" => {
                 self.claims.require_room_create()?;
                 let room = rooms.create(self.request()?).await?;
-                self.respond(room)
+                self.respond("Room", room)
             }
             "ListRooms" => {
                 self.claims.require_room_list()?;
                 let request: livekit::ListRoomsRequest = self.request()?;
-                self.respond(livekit::ListRoomsResponse { rooms: rooms.list(&request.names) })
+                self.respond("ListRoomsResponse", livekit::ListRoomsResponse { rooms: rooms.list(&request.names) })
             }
             "DeleteRoom" => {
                 self.claims.require_room_create()?;
                 let request: livekit::DeleteRoomRequest = self.request()?;
                 rooms.delete(&request.room).await?;
-                self.respond(livekit::DeleteRoomResponse {})
+                self.respond("DeleteRoomResponse", livekit::DeleteRoomResponse {})
             }
             "ListParticipants" => {
                 let request: livekit::ListParticipantsRequest = self.request()?;
@@ -157,49 +156,49 @@ impl Call {
                     Err(RoomsError::NotFound(_) | RoomsError::Closed(_)) => Vec::new(),
                     participants => participants?,
                 };
-                self.respond(livekit::ListParticipantsResponse { participants })
+                self.respond("ListParticipantsResponse", livekit::ListParticipantsResponse { participants })
             }
             "GetParticipant" => {
                 let request: livekit::RoomParticipantIdentity = self.request()?;
                 self.claims.require_room_admin(&request.room)?;
                 let participant = rooms.participant(&request.room, &request.identity).await?;
-                self.respond(participant)
+                self.respond("ParticipantInfo", participant)
             }
             "RemoveParticipant" => {
                 let request: livekit::RoomParticipantIdentity = self.request()?;
                 self.claims.require_room_admin(&request.room)?;
                 rooms.remove_participant(&request.room, &request.identity).await?;
-                self.respond(livekit::RemoveParticipantResponse {})
+                self.respond("RemoveParticipantResponse", livekit::RemoveParticipantResponse {})
             }
             "MutePublishedTrack" => {
                 let request: livekit::MuteRoomTrackRequest = self.request()?;
                 self.claims.require_room_admin(&request.room)?;
                 let track = rooms.mute_track(request).await?;
-                self.respond(livekit::MuteRoomTrackResponse { track: Some(track) })
+                self.respond("MuteRoomTrackResponse", livekit::MuteRoomTrackResponse { track: Some(track) })
             }
             "UpdateParticipant" => {
                 let request: livekit::UpdateParticipantRequest = self.request()?;
                 self.claims.require_room_admin(&request.room)?;
                 let participant = rooms.update_participant(request).await?;
-                self.respond(participant)
+                self.respond("ParticipantInfo", participant)
             }
             "UpdateSubscriptions" => {
                 let request: livekit::UpdateSubscriptionsRequest = self.request()?;
                 self.claims.require_room_admin(&request.room)?;
                 rooms.update_subscriptions(request).await?;
-                self.respond(livekit::UpdateSubscriptionsResponse {})
+                self.respond("UpdateSubscriptionsResponse", livekit::UpdateSubscriptionsResponse {})
             }
             "SendData" => {
                 let request: livekit::SendDataRequest = self.request()?;
                 self.claims.require_room_admin(&request.room)?;
                 rooms.send_data(request).await?;
-                self.respond(livekit::SendDataResponse {})
+                self.respond("SendDataResponse", livekit::SendDataResponse {})
             }
             _ => {
                 let request: livekit::UpdateRoomMetadataRequest = self.request()?;
                 self.claims.require_room_admin(&request.room)?;
                 let room = rooms.update_room_metadata(&request.room, request.metadata).await?;
-                self.respond(room)
+                self.respond("Room", room)
             }
         }
     }
@@ -219,15 +218,16 @@ impl Call {
         }
     }
 
-    fn respond<T: prost::Message + Serialize>(&self, response: T) -> Result<Response, Refusal> {
+    /// `name` is the type's, without `livekit.`.
+    fn respond(&self, name: &'static str, response: impl prost::Message) -> Result<Response, Refusal> {
         Ok(match self.format {
             Format::Json => {
-                let value = serde_json::to_value(&response).map_err(|error| Refusal {
+                let value = json::write(name, &response).map_err(|error| Refusal {
                     status: StatusCode::INTERNAL_SERVER_ERROR,
                     code: "internal",
                     message: format!("the answer has no JSON form: {error}"),
                 })?;
-                ([(header::CONTENT_TYPE, "application/json")], json::field_names(value).to_string()).into_response()
+                ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
             }
             Format::Protobuf => ([(header::CONTENT_TYPE, "application/protobuf")], response.encode_to_vec()).into_response(),
         })
