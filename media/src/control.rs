@@ -391,6 +391,17 @@ pub enum Event {
         /// Codec of the first packet.
         codec: Codec,
     },
+    /// [`Command::AddTrack`] was not taken: the participant has as many tracks as it may.
+    TrackRefused {
+        /// The room.
+        room: RoomKey,
+        /// Whose.
+        participant: ParticipantKey,
+        /// The publication that there is none of.
+        track: TrackKey,
+        /// Why.
+        refusal: Refusal,
+    },
     /// The client's SDP ended the section of a publication.
     TrackEnded {
         /// The room.

@@ -265,7 +265,9 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&key) else { return };
         if participant.publications.len() >= turn.limits.tracks_per_participant {
             turn.stats.limit_hits += 1;
-            tracing::warn!(room = ?self.key, participant = ?key, limit = turn.limits.tracks_per_participant, "track refused: too many of one participant");
+            let limit = turn.limits.tracks_per_participant;
+            let refusal = Refusal { reason: format!("a participant publishes at most {limit} tracks; unpublish one first") };
+            turn.events.push_back(Event::TrackRefused { room: self.key, participant: key, track, refusal });
             return;
         }
         participant.publications.insert(track);

@@ -195,7 +195,14 @@ fn media_config(config: &Config, addresses: &[IpAddr]) -> MediaConfig {
     };
     let udp_bind = (range.first..=range.last).take(shards.min(ports)).map(|port| SocketAddr::new(ip, port)).collect();
     let advertised = config.rtc.node_ip.map_or_else(|| addresses.to_vec(), |ip| vec![ip]);
-    MediaConfig { udp_bind, shards, advertised, ice_lite: config.rtc.use_ice_lite, max_participants: 2_000, max_tracks_per_participant: 32 }
+    MediaConfig {
+        udp_bind,
+        shards,
+        advertised,
+        ice_lite: config.rtc.use_ice_lite,
+        max_participants: 2_000,
+        max_tracks_per_participant: rooms_config(config).limits.tracks_per_participant,
+    }
 }
 
 fn listen(addresses: &[IpAddr], port: u16, what: &str, where_set: &str) -> anyhow::Result<Vec<TcpListener>> {

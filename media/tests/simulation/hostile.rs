@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use auralink_media::control::Event;
+use auralink_media::ids::TrackKey;
 use auralink_media::packet::MediaKind;
-use auralink_media::shard::ShardInput;
+use auralink_media::shard::{Limits, ShardInput};
 
 use crate::determinism::seeded;
 use crate::network::Conditions;
@@ -37,5 +39,37 @@ fn strangers_are_not_heard() {
         assert!(world.received(bob, audio)[0].packets.len() >= heard + 45, "the others go on");
         world.check_streams(true);
         world.end();
+    });
+}
+
+#[test]
+fn tracks_beyond_the_limit_are_refused_with_the_reason() {
+    seeded(32, || {
+        let limits = Limits { tracks_per_participant: 2, ..Limits::default() };
+        let mut world = World::with_limits(32, Conditions::PERFECT, None, limits);
+        let (alice, bob) = (world.join(false, true), world.join(true, true));
+        let tracks: Vec<TrackKey> = (0..3).map(|_| world.publish(alice, MediaKind::Audio, 1, false)).collect();
+        world.run(Duration::from_secs(2));
+        let refused: Vec<_> = world
+            .events
+            .iter()
+            .filter_map(|(_, e)| match e {
+                Event::TrackRefused { participant, track, refusal, .. } => Some((*participant, *track, refusal.reason.clone())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(refused.len(), 1);
+        assert_eq!((refused[0].0, refused[0].1), (alice, tracks[2]));
+        assert!(refused[0].2.contains("at most 2 tracks"), "{}", refused[0].2);
+        assert_eq!(world.shard.stats().limit_hits, 1);
+        for track in &tracks[..2] {
+            assert!(world.received(bob, *track)[0].packets.len() > 30, "those within the limit flow");
+        }
+        // With one less there is room for one more.
+        world.unpublish(tracks[0]);
+        let another = world.publish(alice, MediaKind::Video, 1, false);
+        world.run(Duration::from_secs(2));
+        let arrived = world.received(bob, another)[0].packets.len();
+        assert!(arrived > 10, "{arrived} packets");
     });
 }

@@ -99,13 +99,16 @@ fn a_video_track_is_refused_with_a_reason() {
     });
 }
 
+/// What a client says of its track beside the usual.
+type Say = fn(&mut TrackSpec);
+
 #[test]
 fn red_is_taken_of_a_publisher_unless_it_is_disabled_or_the_track_is_encrypted() {
     for single in [false, true] {
         seeded(14, move || {
             let mut world = World::new(14, Conditions::PERFECT, None);
             let (alice, _bob) = (world.join(single, true), world.join(false, true));
-            let says: [(fn(&mut TrackSpec), Codec); 3] =
+            let says: [(Say, Codec); 3] =
                 [(|_| {}, Codec::Red), (|s| s.disable_red = true, Codec::Opus), (|s| s.encrypted = true, Codec::Opus)];
             for (say, expected) in says {
                 let track = world.publish_with(alice, MediaKind::Audio, 1, true, say);

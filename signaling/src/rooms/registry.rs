@@ -216,6 +216,7 @@ fn room_of(event: &Event) -> RoomKey {
         | Event::Disconnected { room, .. }
         | Event::TrackStarted { room, .. }
         | Event::TrackEnded { room, .. }
+        | Event::TrackRefused { room, .. }
         | Event::Subscribed { room, .. }
         | Event::StreamPaused { room, .. }
         | Event::Speakers { room, .. }

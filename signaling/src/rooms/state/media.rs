@@ -30,6 +30,7 @@ impl RoomState {
                 }
             }
             Event::TrackStarted { track, codec, .. } => self.track_started(now, track, codec),
+            Event::TrackRefused { track, refusal, .. } => self.track_refused(now, track, refusal.reason),
             Event::TrackEnded { track, .. } => self.unpublish(now, track, false),
             Event::Subscribed { track, .. } => self.subscribed(track),
             Event::StreamPaused { subscriber, track, paused, .. } => self.stream_paused(subscriber, track, paused),

@@ -43,13 +43,21 @@ impl RoomState {
         }
         let max = self.config.limits.tracks_per_participant;
         if participant.tracks.len() >= max {
-            return Err((Reason::LimitExceeded, format!("a participant publishes at most {max} tracks")));
+            return Err((Reason::LimitExceeded, format!("a participant publishes at most {max} tracks; unpublish one first")));
         }
         let publication = Publication::new(TrackKey((self.keys)()), request, &self.config.limits)
             .map_err(|error| (Reason::InvalidRequest, error.to_string()))?;
         let published = livekit::TrackPublishedResponse { cid: request.cid.clone(), track: Some(publication.info.clone()) };
         self.insert_track(key, publication);
         Ok(published)
+    }
+
+    /// The media plane did not take a track that was announced: its client hears why, and that it ended.
+    pub(super) fn track_refused(&mut self, now: Now, track: TrackKey, reason: String) {
+        let Some(owner) = self.owners.get(&track).copied() else { return };
+        tracing::warn!(room = %self.room.name, participant = %owner.0, reason, "track refused by the media plane");
+        self.refuse(owner, 0, Reason::LimitExceeded, reason, None);
+        self.unpublish(now, track, true);
     }
 
     fn insert_track(&mut self, key: ParticipantKey, publication: Publication) {

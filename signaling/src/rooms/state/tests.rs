@@ -275,6 +275,23 @@ fn tracks_have_a_limit() {
 }
 
 #[test]
+fn a_track_that_media_refuses_ends_with_the_reason() {
+    let mut house = house();
+    let ann = house.join("ann");
+    house.add_track(ann, "c1");
+    let track = *house.state.owners.keys().next().unwrap();
+    let refusal = Refusal { reason: "at most 1 track".into() };
+    let effects = house.media(Event::TrackRefused { room: ROOM, participant: ann.key, track, refusal });
+    let [Message::RequestResponse(refused), Message::TrackUnpublished(ended)] = &told(&effects, ann)[..] else { panic!("{effects:?}") };
+    assert_eq!(refused.reason(), livekit::request_response::Reason::LimitExceeded);
+    assert_eq!(refused.message, "at most 1 track");
+    assert!(ended.track_sid.starts_with("TR_"));
+    assert!(commands(&effects).iter().any(|c| matches!(c, Command::RemoveTrack { track: ended, .. } if *ended == track)));
+    let (again, _) = house.publish(ann, "c1");
+    assert_ne!(again, track, "it may be published again");
+}
+
+#[test]
 fn who_comes_later_gets_the_tracks_that_are_there_unless_it_may_or_will_not() {
     let mut house = house();
     let ann = house.join("ann");
