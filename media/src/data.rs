@@ -77,6 +77,25 @@ pub fn stamp(bytes: &[u8], sid: &str, identity: &str, reliable: bool) -> Option<
     Some(packet)
 }
 
+/// What came over a channel of a client's own as a user packet of its. `None`: empty, or with the packet around it too large.
+#[allow(deprecated, reason = "older clients read the deprecated fields")]
+pub fn wrap(bytes: &[u8], sid: &str, identity: &str) -> Option<livekit::DataPacket> {
+    let user = livekit::UserPacket {
+        payload: bytes.to_vec(),
+        participant_sid: sid.to_owned(),
+        participant_identity: identity.to_owned(),
+        ..Default::default()
+    };
+    let packet = livekit::DataPacket {
+        kind: data_packet::Kind::Reliable as i32,
+        participant_sid: sid.to_owned(),
+        participant_identity: identity.to_owned(),
+        value: Some(data_packet::Value::User(user)),
+        ..Default::default()
+    };
+    (!bytes.is_empty() && packet.encoded_len() <= MAX_PACKET).then_some(packet)
+}
+
 #[cfg(test)]
 #[allow(deprecated)]
 mod tests {
@@ -112,6 +131,17 @@ mod tests {
     fn what_is_empty_or_too_large_is_refused() {
         assert!(stamp(&[], "PA_1", "alice", true).is_none());
         assert!(stamp(&vec![0; MAX_PACKET + 1], "PA_1", "alice", true).is_none());
+    }
+
+    #[test]
+    fn bare_bytes_become_a_user_packet_unless_they_are_none_or_too_many() {
+        let packet = wrap(b"\xff\x00", "PA_1", "alice").unwrap();
+        assert_eq!((packet.participant_identity.as_str(), packet.participant_sid.as_str()), ("alice", "PA_1"));
+        let Some(data_packet::Value::User(user)) = packet.value else { panic!() };
+        assert_eq!((&user.payload[..], user.participant_identity.as_str()), (&b"\xff\x00"[..], "alice"));
+        assert!(wrap(b"", "PA_1", "alice").is_none());
+        assert!(wrap(&vec![0; MAX_PACKET - 100], "PA_1", "alice").is_some());
+        assert!(wrap(&vec![0; MAX_PACKET], "PA_1", "alice").is_none());
     }
 
     #[test]

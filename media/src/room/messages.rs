@@ -1,5 +1,8 @@
 //! Data packets of a room: over which channel they come and go, who may send, who receives.
 //!
+//! Channels with labels of a client's own carry bare messages, for clients that speak WebRTC and not LiveKit's packets: each message
+//! reaches the others as a user packet, as with LiveKit. Labels that begin with an underscore are LiveKit's and not for that.
+//!
 //! Rule: a slow receiver never holds up another: what it cannot take waits in its own bounded [`Outbox`](super::outbox::Outbox) when it is
 //! reliable, and is dropped and counted otherwise. A packet is encoded once for all its receivers.
 
@@ -8,7 +11,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::control::Event;
-use crate::data::{MAX_PACKET, stamp};
+use crate::data::{MAX_PACKET, stamp, wrap};
 use crate::ids::ParticipantKey;
 use crate::room::outbox::{ReceiveState, Reliable};
 use crate::room::{Room, Turn};
@@ -18,6 +21,8 @@ use crate::transport::ChannelId;
 /// LiveKit's channel labels.
 const RELIABLE: &str = "_reliable";
 const LOSSY: &str = "_lossy";
+/// How labels begin that LiveKit keeps for itself.
+const RESERVED: char = '_';
 
 impl Room {
     /// A channel opened.
@@ -26,6 +31,10 @@ impl Room {
         match label {
             RELIABLE => peer.reliable = Some(channel),
             LOSSY => peer.lossy = Some(channel),
+            own if !own.starts_with(RESERVED) => {
+                peer.own_channels.insert(channel);
+                return;
+            }
             _ => {
                 tracing::debug!(room = ?self.key, label, "data channel of no use here");
                 return;
@@ -43,16 +52,20 @@ impl Room {
                 *slot = None;
             }
         }
+        peer.own_channels.remove(&channel);
     }
 
     /// A participant sent something.
     pub(super) fn channel_data(&mut self, turn: &mut Turn<'_>, peer_key: PeerKey, channel: ChannelId, data: &[u8]) {
         let Some(peer) = turn.peers.get(peer_key) else { return };
-        let reliable = if peer.reliable == Some(channel) {
+        let bare = peer.own_channels.contains(&channel);
+        let reliable = if bare || peer.reliable == Some(channel) {
             true
         } else if peer.lossy == Some(channel) {
             false
         } else {
+            // Of a label that nobody here knows.
+            turn.stats.data_dropped += 1;
             return;
         };
         let key = peer.participant;
@@ -61,7 +74,9 @@ impl Room {
             turn.stats.data_dropped += 1;
             return;
         }
-        let Some(packet) = stamp(data, &participant.spec.sid, &participant.spec.identity, reliable) else {
+        let (sid, identity) = (&participant.spec.sid, &participant.spec.identity);
+        let packet = if bare { wrap(data, sid, identity) } else { stamp(data, sid, identity, reliable) };
+        let Some(packet) = packet else {
             turn.stats.data_dropped += 1;
             tracing::debug!(room = ?self.key, participant = ?key, bytes = data.len(), limit = MAX_PACKET, "data packet refused: not readable, empty or too large");
             return;

@@ -5,7 +5,7 @@
 //! No operation here looks at all transports.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -43,6 +43,8 @@ pub struct Peer {
     pub reliable: Option<ChannelId>,
     /// `_lossy`.
     pub lossy: Option<ChannelId>,
+    /// Channels with labels of the client's own; the transport bounds how many there are.
+    pub own_channels: BTreeSet<ChannelId>,
     /// What [`Peer::count_dropped`] has counted already.
     counted: TransportStats,
     addresses: Vec<SocketAddr>,
@@ -116,6 +118,7 @@ impl Peers {
             sends: BTreeMap::new(),
             reliable: None,
             lossy: None,
+            own_channels: BTreeSet::new(),
             counted: TransportStats::default(),
             addresses: Vec::new(),
             ufrags: VecDeque::new(),

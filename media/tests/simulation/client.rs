@@ -49,6 +49,8 @@ enum Change {
     /// Receiving sections that the server answered as inactive are offered again.
     Revive,
     Inactivate(Mid),
+    /// One with a label of its own.
+    Channel(String),
     Channels,
 }
 
@@ -295,7 +297,16 @@ impl Client {
 
     /// Sends a data packet.
     pub fn send_data(&mut self, reliable: bool, bytes: &[u8]) -> bool {
-        let label = if reliable { "_reliable" } else { "_lossy" };
+        self.send_over(if reliable { "_reliable" } else { "_lossy" }, bytes)
+    }
+
+    /// Opens a channel with a label of its own.
+    pub fn open_channel(&mut self, label: &str) {
+        self.publisher.changes.push(Change::Channel(label.to_owned()));
+    }
+
+    /// Sends bytes over a channel.
+    pub fn send_over(&mut self, label: &str, bytes: &[u8]) -> bool {
         let Some(&id) = self.publisher.channels.get(label) else { return false };
         self.publisher.rtc.channel(id).is_some_and(|mut c| c.write(true, bytes).unwrap_or(false))
     }
@@ -403,6 +414,9 @@ impl Connection {
                 }
                 Change::Revive => inactive.iter().for_each(|mid| api.set_direction(*mid, Direction::RecvOnly)),
                 Change::Inactivate(mid) => api.set_direction(mid, Direction::Inactive),
+                Change::Channel(label) => {
+                    api.add_channel(label);
+                }
                 Change::Channels => {
                     api.add_channel("_reliable".into());
                     let lossy = Reliability::MaxRetransmits { retransmits: 0 };

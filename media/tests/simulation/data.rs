@@ -57,6 +57,49 @@ fn data_reaches_those_it_is_meant_for_in_the_senders_name() {
     });
 }
 
+#[test]
+fn bytes_on_a_channel_of_ones_own_reach_the_others_as_user_packets() {
+    for single in [false, true] {
+        seeded(23, move || {
+            let mut world = World::new(23, Conditions::PERFECT, None);
+            let (alice, bob) = (world.join(single, true), world.join(!single, true));
+            let sender = world.clients.get_mut(&alice).unwrap();
+            sender.open_channel("game");
+            sender.open_channel("_data_track");
+            world.run(Duration::from_secs(2));
+            let sender = world.clients.get_mut(&alice).unwrap();
+            // Not even a protobuf message, and one that would pretend to be someone else's.
+            assert!(sender.send_over("game", b"\xff\xff\xff"));
+            assert!(sender.send_over("game", &user("as someone else", &[])));
+            assert!(sender.send_over("_data_track", b"not for this"));
+            world.run(Duration::from_millis(500));
+            let from = world.clients[&alice].identity.clone();
+            let received: Vec<Vec<u8>> = world.clients[&bob]
+                .data
+                .iter()
+                .map(|(reliable, bytes)| {
+                    let packet = livekit::DataPacket::decode(&bytes[..]).unwrap();
+                    assert_eq!((*reliable, &packet.participant_identity), (true, &from));
+                    let Some(data_packet::Value::User(user)) = packet.value else { panic!() };
+                    user.payload
+                })
+                .collect();
+            assert_eq!(received, [b"\xff\xff\xff".to_vec(), user("as someone else", &[])]);
+            assert!(world.clients[&alice].data.is_empty());
+            assert_eq!(world.events.iter().filter(|(_, e)| matches!(e, Event::Data { .. })).count(), 2);
+            assert_eq!(world.shard.stats().data_dropped, 1, "what came on a reserved label");
+            // A flood is bounded as on any channel.
+            let sender = world.clients.get_mut(&alice).unwrap();
+            for _ in 0..5_000 {
+                sender.send_over("game", b"x");
+            }
+            world.run(Duration::from_millis(500));
+            assert!(world.shard.stats().data_dropped > 1_000, "{}", world.shard.stats().data_dropped);
+            world.end();
+        });
+    }
+}
+
 /// What a client received, as texts without their filling.
 fn texts(world: &World, who: auralink_media::ids::ParticipantKey) -> Vec<String> {
     let read = |(_, bytes): &(bool, Vec<u8>)| {
