@@ -42,7 +42,7 @@ test: ## everything: set-up, lint, Rust tests, the page's tests, build, end-to-e
 lint: ## formatting, clippy with warnings as errors, and licences when cargo-deny is installed
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; \
 	 else echo "licences: not checked here, cargo-deny is not installed (cargo install cargo-deny); the GitHub workflow checks them"; fi
 
 fmt: ## format the Rust code
