@@ -208,11 +208,9 @@ fn authorized(state: &ApiState, headers: &HeaderMap, room: &str) -> Result<Claim
     let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let header = header.ok_or_else(|| unauthorized("send `Authorization: Bearer <token>` with the token of the room".into()))?;
     let verified = bearer(header).and_then(|token| state.rooms.keys().verify(token)).map_err(|error| unauthorized(error.to_string()))?;
-    let grant = verified.claims.video.clone().unwrap_or_default();
-    let joins = grant.room_join && (grant.room.is_empty() || grant.room == room);
-    let administers = grant.room_admin && grant.room == room;
-    if joins || administers {
-        Ok(verified.claims)
+    let claims = verified.claims;
+    if claims.require_join_of(room).is_ok() || claims.require_room_admin(room).is_ok() {
+        Ok(claims)
     } else {
         Err(ApiError::new(StatusCode::FORBIDDEN, "permission_denied", format!("the token does not open the room `{room}`")))
     }

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::authorize::{caller, captions_status, granted, joins, publishes, rooms_status};
-use super::refuse::drain;
+use super::refuse::{drain, first};
 use crate::captions::Captions;
 use crate::publish;
 
@@ -103,7 +103,7 @@ impl RoomsApi for RoomsService {
 
 impl RoomsService {
     async fn enter(&self, claims: &Claims, audio: &mut Streaming<PublishRequest>) -> Result<publish::Player, Status> {
-        let config = match audio.message().await? {
+        let config = match first(audio).await? {
             Some(PublishRequest { request: Some(Part::Config(config)) }) => config,
             _ => return Err(Status::invalid_argument("the first message must hold `config`")),
         };

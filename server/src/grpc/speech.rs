@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use super::authorize::caller;
-use super::refuse::drain;
+use super::refuse::{drain, first};
 use crate::audio_in::PcmReader;
 use crate::captions::{Captions, degraded_text, proto_words, wire_ms as ms};
 
@@ -67,7 +67,7 @@ struct Opened {
 impl SpeechService {
     async fn open(&self, audio: &mut Streaming<TranscribeRequest>) -> Result<Opened, Status> {
         let engine = self.captions.engine().map_err(|reason| Status::failed_precondition(format!("speech is not available: {reason}")))?;
-        let config = match audio.message().await? {
+        let config = match first(audio).await? {
             Some(TranscribeRequest { request: Some(Part::Config(config)) }) => config,
             _ => return Err(Status::invalid_argument("the first message must hold `config`")),
         };

@@ -203,6 +203,19 @@ impl Claims {
         Ok(video)
     }
 
+    /// Refuses unless the token lets its holder join `room`. A token that names no room opens none.
+    pub fn require_join_of(&self, room: &str) -> Result<&VideoGrant, AccessError> {
+        let video = self.require_join()?;
+        if room.is_empty() || video.room != room {
+            return Err(AccessError::Denied(format!(
+                "the token opens the room {:?}, not {:?}",
+                super::shorten(&video.room),
+                super::shorten(room)
+            )));
+        }
+        Ok(video)
+    }
+
     /// Refuses unless the token administrates `room`.
     pub fn require_room_admin(&self, room: &str) -> Result<(), AccessError> {
         let video = self.require_video()?;
@@ -316,6 +329,16 @@ mod tests {
 
     fn grant(json: &str) -> VideoGrant {
         serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_token_opens_its_own_room_and_without_one_none() {
+        let claims = Claims::join("ann", "here");
+        assert!(claims.require_join_of("here").is_ok());
+        assert!(claims.require_join_of("there").unwrap_err().to_string().contains("here"));
+        let roomless = Claims::join("ann", "");
+        assert!(roomless.require_join_of("here").is_err() && roomless.require_join_of("").is_err());
+        assert!(Claims { video: None, ..claims }.require_join_of("here").is_err());
     }
 
     #[test]

@@ -39,6 +39,11 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 const BURST_REQUESTS: f64 = 1_000.0;
 /// Requests per second that are read from a client in the long run; what is faster waits in its socket.
 const REQUESTS_PER_SECOND: f64 = 200.0;
+/// Bytes that a client may send in a burst: some offers of a large room, or metadata at its limit.
+const BURST_BYTES: f64 = 8.0 * 1024.0 * 1024.0;
+/// Bytes per second that are read from a client in the long run. Its metadata goes out to everyone in the room, whose queues are
+/// bounded: a flood would cost others their connection, not the one that floods.
+const BYTES_PER_SECOND: f64 = 512.0 * 1024.0;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
@@ -230,6 +235,11 @@ impl Connection {
             Some(Err(error)) => return self.read_failed(error).await,
         };
         self.heard = Instant::now();
+        let bytes = match &message {
+            Message::Binary(bytes) => bytes.len(),
+            Message::Text(text) => text.len(),
+            _ => 0,
+        };
         let request = match message {
             Message::Binary(bytes) if bytes.len() > SIGNAL_BYTES_MAX => return self.too_large().await,
             Message::Text(text) if text.len() > SIGNAL_BYTES_MAX => return self.too_large().await,
@@ -240,7 +250,7 @@ impl Connection {
             }
             _ => return Step::On,
         };
-        self.budget.spend(self.heard);
+        self.budget.spend(self.heard, bytes);
         match request {
             Ok(livekit::SignalRequest { message: Some(asked) }) => self.request(asked).await,
             // A request of a newer protocol than this server's.
@@ -301,25 +311,28 @@ impl Connection {
     }
 }
 
-/// A bucket of requests that fills up steadily: a client that floods waits, its room and others do not.
+/// Two buckets, of requests and of bytes, that fill up steadily: a client that floods waits, its room and others do not.
 struct Budget {
     requests: f64,
+    bytes: f64,
     at: Instant,
 }
 
 impl Budget {
     fn new(now: Instant) -> Self {
-        Self { requests: BURST_REQUESTS, at: now }
+        Self { requests: BURST_REQUESTS, bytes: BURST_BYTES, at: now }
     }
 
-    fn spend(&mut self, now: Instant) {
-        let refilled = self.requests + now.duration_since(self.at).as_secs_f64() * REQUESTS_PER_SECOND;
-        self.requests = refilled.min(BURST_REQUESTS) - 1.0;
+    fn spend(&mut self, now: Instant, bytes: usize) {
+        let seconds = now.duration_since(self.at).as_secs_f64();
+        self.requests = (self.requests + seconds * REQUESTS_PER_SECOND).min(BURST_REQUESTS) - 1.0;
+        self.bytes = (self.bytes + seconds * BYTES_PER_SECOND).min(BURST_BYTES) - bytes as f64;
         self.at = now;
     }
 
     fn ready_at(&self) -> Instant {
-        self.at + Duration::from_secs_f64((-self.requests / REQUESTS_PER_SECOND).max(0.0))
+        let debt = (-self.requests / REQUESTS_PER_SECOND).max(-self.bytes / BYTES_PER_SECOND);
+        self.at + Duration::from_secs_f64(debt.max(0.0))
     }
 }
 
@@ -349,15 +362,19 @@ mod tests {
         let start = Instant::now();
         let mut budget = Budget::new(start);
         for _ in 0..1_000 {
-            budget.spend(start);
+            budget.spend(start, 100);
         }
         assert_eq!(budget.ready_at(), start);
         for _ in 0..200 {
-            budget.spend(start);
+            budget.spend(start, 100);
         }
         assert_eq!(budget.ready_at(), start + Duration::from_secs(1));
         let later = start + Duration::from_secs(2);
-        budget.spend(later);
+        budget.spend(later, 100);
         assert_eq!(budget.ready_at(), later);
+        for _ in 0..17 {
+            budget.spend(later, 512 * 1024);
+        }
+        assert!(budget.ready_at() > later + Duration::from_millis(900), "large messages are bounded by their bytes");
     }
 }

@@ -53,6 +53,8 @@ pub struct Limits {
     pub metadata_bytes: usize,
     /// Bytes of all keys and values of a participant's attributes.
     pub attributes_bytes: usize,
+    /// Bytes of all names, metadata and attributes in a room: everyone who joins is told them at once.
+    pub profiles_bytes_per_room: usize,
     /// Bytes of a room name, an identity, a participant's name, a track's name or id.
     pub name_bytes: usize,
     /// Bytes of an SDP.
@@ -98,6 +100,7 @@ impl Default for Limits {
             tracks_per_participant: 32,
             metadata_bytes: 512 * 1024,
             attributes_bytes: 64 * 1024,
+            profiles_bytes_per_room: 16 * 1024 * 1024,
             name_bytes: 256,
             sdp_bytes: 512 * 1024,
             candidates_per_participant: 256,
@@ -142,7 +145,11 @@ impl Limits {
 
     /// All attributes of a participant together.
     pub fn check_attributes<'a>(&self, attributes: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<(), RoomsError> {
-        let bytes: usize = attributes.into_iter().map(|(key, value)| key.len() + value.len()).sum();
+        self.check_attributes_bytes(attributes.into_iter().map(|(key, value)| key.len() + value.len()).sum())
+    }
+
+    /// Bytes of all attributes of a participant together.
+    pub fn check_attributes_bytes(&self, bytes: usize) -> Result<(), RoomsError> {
         if bytes <= self.attributes_bytes {
             return Ok(());
         }

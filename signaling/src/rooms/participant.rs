@@ -73,6 +73,11 @@ impl Participant {
         info
     }
 
+    /// Bytes of what everyone is told of it.
+    pub fn profile_bytes(&self) -> usize {
+        profile_bytes(&self.base)
+    }
+
     pub fn reference(&self) -> ParticipantRef {
         ParticipantRef { key: self.key, sid: self.sid.clone(), identity: self.identity.clone() }
     }
@@ -138,6 +143,12 @@ impl Participant {
         }
         self.claims.attributes = self.base.attributes.clone();
     }
+}
+
+/// Bytes of names, metadata and attributes.
+pub(crate) fn profile_bytes(info: &livekit::ParticipantInfo) -> usize {
+    let attributes: usize = info.attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    info.identity.len() + info.name.len() + info.metadata.len() + attributes
 }
 
 /// Does this audience contain the subscriber, for this track?

@@ -61,6 +61,9 @@ impl Rooms {
     pub async fn join(&self, params: JoinParams) -> Result<Session, RoomsError> {
         let config = &self.shared.config;
         config.limits.check_room_name(&params.room)?;
+        if let Some(room) = &params.claims.room_config {
+            config.limits.check_metadata(&room.metadata)?;
+        }
         let (sender, receiver) = signal::queue(config.limits.queue_messages, config.limits.queue_bytes);
         let request = params.claims.room_config.as_ref().map(|room| livekit::CreateRoomRequest {
             name: params.room.clone(),

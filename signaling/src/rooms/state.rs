@@ -281,6 +281,21 @@ impl RoomState {
         };
     }
 
+    /// Refuses `bytes` of one participant's profile when those of all others leave no room for them.
+    fn check_profiles(&self, bytes: usize, except: Option<ParticipantKey>) -> Result<(), RoomsError> {
+        let max = self.config.limits.profiles_bytes_per_room;
+        let others: usize = self.participants.values().filter(|other| Some(other.key) != except).map(Participant::profile_bytes).sum();
+        if others + bytes <= max {
+            return Ok(());
+        }
+        metrics::counter!("auralink_limit_hits_total", "limit" => "profiles").increment(1);
+        Err(RoomsError::LimitExceeded(format!(
+            "names, metadata and attributes of all participants of room {:?} would have {} bytes, at most {max}; shorten them",
+            self.room.name,
+            others + bytes
+        )))
+    }
+
     fn participant_by_identity(&self, identity: &str) -> Result<ParticipantKey, RoomsError> {
         self.by_identity.get(identity).copied().ok_or_else(|| RoomsError::ParticipantNotFound {
             room: self.room.name.to_string(),

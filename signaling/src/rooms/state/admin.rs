@@ -54,7 +54,7 @@ impl RoomState {
         change: Change,
     ) -> Result<livekit::ParticipantInfo, RoomsError> {
         let limits = &self.config.limits;
-        let Some(participant) = self.participants.get_mut(&key) else {
+        let Some(participant) = self.participants.get(&key) else {
             return Err(RoomsError::Closed(self.room.name.to_string()));
         };
         if let Some(name) = &change.name {
@@ -64,8 +64,21 @@ impl RoomState {
             limits.check_metadata(metadata)?;
         }
         let kept = participant.base.attributes.iter().filter(|(key, _)| !change.attributes.contains_key(*key));
-        limits.check_attributes(kept.chain(&change.attributes))?;
+        let attributes = kept.chain(&change.attributes).map(|(key, value)| key.len() + value.len()).sum();
+        limits.check_attributes_bytes(attributes)?;
+        let (name, metadata) = (&participant.base.name, &participant.base.metadata);
+        let bytes = participant.identity.len()
+            + change.name.as_ref().unwrap_or(name).len()
+            + change.metadata.as_ref().unwrap_or(metadata).len()
+            + attributes;
+        // Who shortens its own is never refused for what others have.
+        if bytes > participant.profile_bytes() {
+            self.check_profiles(bytes, Some(key))?;
+        }
 
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return Err(RoomsError::Closed(self.room.name.to_string()));
+        };
         if let Some(name) = change.name {
             participant.claims.name.clone_from(&name);
             participant.base.name = name;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::rooms::participant::profile_bytes;
 use crate::rooms::sid;
 use auralink_media::control::ReceiveState;
 
@@ -70,6 +71,14 @@ impl RoomState {
                 limits.participants_per_room.min(asked_max)
             )));
         }
+        let profile = livekit::ParticipantInfo {
+            identity: identity.to_string(),
+            name: join.claims.name.clone(),
+            metadata: join.claims.metadata.clone(),
+            attributes: join.claims.attributes.clone(),
+            ..Default::default()
+        };
+        self.check_profiles(profile_bytes(&profile), replaced)?;
         if let Some(old) = replaced {
             let reason = DisconnectReason::DuplicateIdentity;
             self.remove(now, old, reason, Some(leave(reason, livekit::leave_request::Action::Disconnect)));
@@ -80,20 +89,16 @@ impl RoomState {
         let connection = self.next_connection();
         let base = livekit::ParticipantInfo {
             sid: sid.to_string(),
-            identity: identity.to_string(),
             state: State::Joining as i32,
-            metadata: join.claims.metadata.clone(),
             joined_at: now.unix_ms / 1000,
             joined_at_ms: now.unix_ms,
-            name: join.claims.name.clone(),
             permission: Some(grant.to_permission()),
             region: self.config.region.clone(),
             kind: join.claims.participant_kind() as i32,
             kind_details: join.claims.participant_kind_details(),
-            attributes: join.claims.attributes.clone(),
             client_protocol: join.client.client_protocol,
             capabilities: join.client.capabilities.iter().copied().take(16).collect(),
-            ..Default::default()
+            ..profile
         };
         let participant = Participant {
             key,

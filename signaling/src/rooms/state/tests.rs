@@ -745,6 +745,26 @@ fn full_rooms_refuse() {
 }
 
 #[test]
+fn what_everyone_is_told_of_everyone_is_bounded_together() {
+    let limits = crate::rooms::Limits { profiles_bytes_per_room: 1_000, ..Default::default() };
+    let mut house = house_with(RoomsConfig { limits, ..RoomsConfig::default() });
+    let with_metadata = |identity: &str, bytes| {
+        let mut join = join_of(identity, VideoGrant::default());
+        join.claims.metadata = "m".repeat(bytes);
+        join
+    };
+    house.join_with(with_metadata("ann", 600));
+    let refused = house.state.join(house.now, with_metadata("ben", 600)).unwrap_err();
+    assert!(matches!(&refused, RoomsError::LimitExceeded(text) if text.contains("1000")), "{refused}");
+    house.join_with(with_metadata("ann", 900));
+    house.join("ben");
+    let longer = |bytes| Change { metadata: Some("m".repeat(bytes)), ..Change::default() };
+    assert!(matches!(house.state.update_participant(house.now, "ben", longer(200)), Err(RoomsError::LimitExceeded(_))));
+    house.state.update_participant(house.now, "ann", longer(600)).unwrap();
+    house.state.update_participant(house.now, "ben", longer(200)).unwrap();
+}
+
+#[test]
 fn tokens_are_refreshed_while_connected() {
     let mut house = house();
     let ann = house.join("ann");
