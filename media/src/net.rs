@@ -133,9 +133,10 @@ impl Sfu {
         let mut rings = if shared { Rings::join(&wakes, INBOUND_SLOTS) } else { Vec::new() };
         rings.resize_with(shards, Rings::default);
         let (mut ports, mut workers, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, (((socket, tap), wake), rings)) in sockets.into_iter().zip(taps).zip(wakes).zip(rings).enumerate() {
+        for (index, (((mut socket, tap), wake), rings)) in sockets.into_iter().zip(taps).zip(wakes).zip(rings).enumerate() {
             let bound = socket.local_address();
             let candidates = candidates(bound, &config.advertised)?;
+            socket.advertise(&candidates);
             tracing::info!(shard = index, %bound, ?candidates, "media shard listens");
             addresses.push(bound);
             let shard = Shard::new(ShardConfig {

@@ -49,6 +49,8 @@ pub(super) struct Message {
 pub(super) struct UdpSocket {
     socket: Socket,
     local: SocketAddr,
+    /// Advertised addresses that are not this machine's: those of a NAT before it.
+    foreign: Vec<IpAddr>,
     buffers: Vec<u8>,
     vectors: Vectors,
     /// The kernel takes several datagrams as one message.
@@ -115,7 +117,24 @@ impl UdpSocket {
         // Zero is "no segmentation": the kernel knows the option when it takes it.
         let segments = set_option(fd, libc::IPPROTO_UDP, UDP_SEGMENT, 0).is_ok();
         tracing::debug!(%local, gro, segments, receive_buffer = socket.recv_buffer_size().unwrap_or(0), "UDP socket");
-        Ok(UdpSocket { socket, local, buffers: vec![0; BATCH * MESSAGE_BYTES], vectors: Vectors(Vec::new()), segments })
+        Ok(UdpSocket {
+            socket,
+            local,
+            foreign: Vec::new(),
+            buffers: vec![0; BATCH * MESSAGE_BYTES],
+            vectors: Vectors(Vec::new()),
+            segments,
+        })
+    }
+
+    /// Says under which addresses it is known. Nothing can be sent from those that are not of this machine.
+    pub(super) fn advertise(&mut self, candidates: &[SocketAddr]) {
+        let is_foreign = |ip: &IpAddr| {
+            let tried = Socket::new(Domain::for_address(SocketAddr::new(*ip, 0)), Type::DGRAM.cloexec(), Some(Protocol::UDP))
+                .and_then(|socket| socket.bind(&SockAddr::from(SocketAddr::new(*ip, 0))));
+            tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+        };
+        self.foreign = candidates.iter().map(SocketAddr::ip).filter(is_foreign).collect();
     }
 
     /// Where it is bound.
@@ -212,9 +231,10 @@ impl UdpSocket {
         (done, None)
     }
 
-    /// The local address to send from: only worth saying when we are bound to all of them.
+    /// The local address to send from: only worth saying when we are bound to all of them. Behind a NAT the system chooses, and the
+    /// NAT writes the advertised one.
     fn source(&self, ip: IpAddr) -> Option<IpAddr> {
-        self.local.ip().is_unspecified().then_some(ip)
+        (self.local.ip().is_unspecified() && !self.foreign.contains(&ip)).then_some(ip)
     }
 
     /// An IPv4 destination on an IPv6 socket is written in its mapped form.
