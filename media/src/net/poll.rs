@@ -36,7 +36,8 @@ impl Wake {
         let mut counter = [0u8; 8];
         // SAFETY: eight writable bytes.
         unsafe { libc::read(self.fd.as_raw_fd(), counter.as_mut_ptr().cast(), counter.len()) };
-        self.pending.store(false, Ordering::SeqCst);
+        // Read as well as written: what the waker queued before it set the flag is seen after this, on every kind of processor.
+        self.pending.swap(false, Ordering::SeqCst);
     }
 }
 
