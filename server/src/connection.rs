@@ -11,13 +11,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum_server::accept::Accept;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep, timeout};
 
-/// Connections at once, all faces together. A silent one costs about 20 KB; a participant needs one.
+/// Connections at once, all faces together. A participant needs one.
 const CONNECTIONS_MAX: usize = 16_384;
+/// Files that the process needs beside connections: sockets of media, models, logs, the database.
+const OTHER_FILES: usize = 256;
 /// A client that has said nothing for this long after connecting is gone, or never meant to speak.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// How long, and how much, a peer that we closed is still listened to.
@@ -30,9 +33,18 @@ pub struct Acceptor {
     places: Arc<Semaphore>,
 }
 
-impl Default for Acceptor {
-    fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+impl Acceptor {
+    /// As many as the process may have files open, which is raised as far as it goes: the usual 1,024 are meant for programs of `select`.
+    pub fn new() -> Self {
+        let mut files = getrlimit(Resource::Nofile);
+        files.current = files.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, files) {
+            tracing::warn!(%error, "the limit of open files cannot be raised; raise it for the service (ulimit -n)");
+        }
+        let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+        let places = CONNECTIONS_MAX.min(files.saturating_sub(OTHER_FILES)).max(1);
+        tracing::debug!(files, places, "connections that are taken at once");
+        Self { places: Arc::new(Semaphore::new(places)) }
     }
 }
 
@@ -44,7 +56,7 @@ impl<S> Accept<TcpStream, S> for Acceptor {
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             metrics::counter!("auralink_limit_hits_total", "limit" => "connections").increment(1);
-            let error = format!("a connection was closed at once: {CONNECTIONS_MAX} are open, as many as this server takes");
+            let error = "a connection was closed at once: as many are open as this server takes (its limit of open files, or 16,384)";
             tracing::warn!("{error}");
             return std::future::ready(Err(io::Error::other(error)));
         };
@@ -149,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_read_although_the_question_was_not_read_whole() {
-        let (mut client, connection) = pair(&Acceptor::default()).await;
+        let (mut client, connection) = pair(&Acceptor::new()).await;
         let mut connection = connection.unwrap();
         let server = tokio::spawn(async move {
             let mut start = [0; 10];
@@ -165,7 +177,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_never_speaks_is_closed_and_who_spoke_is_not() {
-        let acceptor = Acceptor::default();
+        let acceptor = Acceptor::new();
         let (_silent, connection) = pair(&acceptor).await;
         let error = connection.unwrap().read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -180,7 +192,7 @@ mod tests {
     async fn connections_are_limited_and_places_come_back() {
         let acceptor = Acceptor { places: Arc::new(Semaphore::new(1)) };
         let (client, first) = pair(&acceptor).await;
-        assert!(pair(&acceptor).await.1.unwrap_err().to_string().contains("as many as"));
+        assert!(pair(&acceptor).await.1.unwrap_err().to_string().contains("as many"));
         drop((client, first));
         let place = acceptor.places.clone().acquire_owned().await;
         drop(place);

@@ -95,7 +95,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         None => None,
     };
 
-    let (handle, acceptor) = (Handle::new(), Acceptor::default());
+    let (handle, acceptor) = (Handle::new(), Acceptor::new());
     let mut servers = tokio::task::JoinSet::new();
     for (listeners, app) in [(http_listeners, app), (grpc_listeners, grpc_app)] {
         for listener in listeners {

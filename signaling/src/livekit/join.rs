@@ -61,9 +61,11 @@ impl JoinError {
 impl IntoResponse for JoinError {
     fn into_response(self) -> Response {
         let status = self.status();
-        tracing::info!(status = status.as_u16(), reason = %self, "connection refused");
+        let reason = self.to_string();
+        // As text, which is escaped: it may quote what a client wrote.
+        tracing::info!(status = status.as_u16(), reason, "connection refused");
         metrics::counter!("auralink_joins_refused_total", "status" => status.as_str().to_owned()).increment(1);
-        (status, self.to_string()).into_response()
+        (status, reason).into_response()
     }
 }
 

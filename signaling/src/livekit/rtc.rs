@@ -87,11 +87,7 @@ async fn connect(version: Version, rooms: Rooms, query: Option<String>, headers:
     let upgrade = upgrade.max_message_size(READ_BYTES_MAX).max_frame_size(READ_BYTES_MAX);
     match opened {
         Ok(session) => {
-            let span = tracing::info_span!(
-                "signal",
-                room = %session.room().name,
-                participant = %session.sid()
-            );
+            let span = tracing::info_span!("signal", room = &*session.room().name, participant = session.sid());
             upgrade.on_upgrade(move |socket| Connection::new(socket, session).serve().instrument(span))
         }
         // The client learns from a leave that it has to join anew.

@@ -90,7 +90,7 @@ pub async fn call(
     )
     .increment(1);
     answer.unwrap_or_else(|refusal| {
-        tracing::info!(method = name, code = refusal.code, message = refusal.message, "call refused");
+        tracing::info!(method = name, code = refusal.code, reason = refusal.message, "call refused");
         refusal.into_response()
     })
 }

@@ -59,7 +59,7 @@ impl Actor {
     }
 
     pub async fn run(self) {
-        let span = tracing::info_span!("room", name = %self.state.room.name, sid = %self.state.room.sid);
+        let span = tracing::info_span!("room", name = &*self.state.room.name, sid = %self.state.room.sid);
         self.work().instrument(span).await;
     }
 
@@ -95,7 +95,7 @@ impl Actor {
     }
 
     fn answer(&mut self, call: Call) -> Box<dyn FnOnce() + Send> {
-        let span = tracing::info_span!(parent: &call.asker, "room", name = %self.state.room.name, sid = %self.state.room.sid);
+        let span = tracing::info_span!(parent: &call.asker, "room", name = &*self.state.room.name, sid = %self.state.room.sid);
         let _entered = span.enter();
         let reply = (call.act)(&mut self.state, now());
         self.carry_out();
@@ -223,27 +223,27 @@ impl Actor {
             What::ParticipantJoined { participant, .. } => {
                 metrics::gauge!("livekit_participant_total").increment(1.0);
                 metrics::counter!("livekit_participant_join_total", "state" => "signal_connected").increment(1);
-                tracing::info!(identity = %participant.identity, sid = %participant.sid, "participant joined");
+                tracing::info!(identity = &*participant.identity, sid = %participant.sid, "participant joined");
             }
             What::ParticipantActive { participant, info } => {
                 let took_ms = super::unix_ms() - info.joined_at_ms;
                 metrics::histogram!("livekit_session_start_time_ms").record(took_ms as f64);
                 metrics::counter!("livekit_participant_join_total", "state" => "active").increment(1);
-                tracing::info!(identity = %participant.identity, "participant active");
+                tracing::info!(identity = &*participant.identity, "participant active");
             }
             What::ParticipantLeft { participant, reason, .. } => {
                 metrics::gauge!("livekit_participant_total").decrement(1.0);
                 let reason = reason.as_str_name();
-                tracing::info!(identity = %participant.identity, sid = %participant.sid, reason, "participant left");
+                tracing::info!(identity = &*participant.identity, sid = %participant.sid, reason, "participant left");
             }
             What::TrackPublished { participant, info, .. } => {
                 metrics::gauge!("livekit_track_published_total", "kind" => kind(info)).increment(1.0);
                 let (track, mime) = (&info.sid, &info.mime_type);
-                tracing::info!(identity = %participant.identity, track, mime, "track published");
+                tracing::info!(identity = &*participant.identity, track, mime, "track published");
             }
             What::TrackUnpublished { participant, info, .. } => {
                 metrics::gauge!("livekit_track_published_total", "kind" => kind(info)).decrement(1.0);
-                tracing::info!(identity = %participant.identity, track = %info.sid, "track unpublished");
+                tracing::info!(identity = &*participant.identity, track = %info.sid, "track unpublished");
             }
             _ => {}
         }

@@ -201,7 +201,7 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, mut events: mpsc::Receiver<Eve
         let crowded = matches!(event, Event::Data { .. }) && entry.events.capacity() < ROOM_EVENTS_MAX / 2;
         if crowded || matches!(entry.events.try_send(event), Err(mpsc::error::TrySendError::Full(_))) {
             metrics::counter!("auralink_room_media_events_dropped_total").increment(1);
-            tracing::warn!(room = %entry.room.name, "a room does not keep up with its media events; one was dropped");
+            tracing::warn!(room = &*entry.room.name, "a room does not keep up with its media events; one was dropped");
         }
     }
 }

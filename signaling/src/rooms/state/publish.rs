@@ -10,7 +10,7 @@ impl RoomState {
         match self.try_add_track(key, &request) {
             Ok(published) => self.tell(key, Message::TrackPublished(published)),
             Err((reason, message)) => {
-                tracing::info!(room = %self.room.name, participant = %key.0, %message, "track refused");
+                tracing::info!(room = &*self.room.name, participant = %key.0, reason = message, "track refused");
                 self.refuse(key, 0, reason, message, Some(Request::AddTrack(request)));
             }
         }
@@ -55,7 +55,7 @@ impl RoomState {
     /// The media plane did not take a track that was announced: its client hears why, and that it ended.
     pub(super) fn track_refused(&mut self, now: Now, track: TrackKey, reason: String) {
         let Some(owner) = self.owners.get(&track).copied() else { return };
-        tracing::warn!(room = %self.room.name, participant = %owner.0, reason, "track refused by the media plane");
+        tracing::warn!(room = &*self.room.name, participant = %owner.0, reason, "track refused by the media plane");
         self.refuse(owner, 0, Reason::LimitExceeded, reason, None);
         self.unpublish(now, track, true);
     }

@@ -126,7 +126,7 @@ impl RoomState {
     /// Offer or answer cannot be used: the reason, then a leave that lets the client start over.
     pub(super) fn negotiation_failed(&mut self, now: Now, key: ParticipantKey, reason: &str) {
         let Some(participant) = self.participants.get(&key) else { return };
-        tracing::info!(room = %self.room.name, participant = %participant.identity, reason, "negotiation failed");
+        tracing::info!(room = &*self.room.name, participant = &*participant.identity, reason, "negotiation failed");
         self.refuse(key, 0, Reason::InvalidRequest, reason, None);
         let why = DisconnectReason::MediaFailure;
         self.remove(now, key, why, Some(leave(why, livekit::leave_request::Action::Reconnect)));
@@ -155,7 +155,7 @@ impl RoomState {
             Ok(None) => return,
             Err(error) => {
                 // One candidate that is no use is no reason to end a session: others lead to the client too.
-                tracing::debug!(room = %self.room.name, participant = %participant.identity, %error, "candidate not taken");
+                tracing::debug!(room = &*self.room.name, participant = &*participant.identity, %error, "candidate not taken");
                 return;
             }
         };
