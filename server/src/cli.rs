@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A real-time media and AI gateway that speaks LiveKit's protocols.
@@ -40,16 +41,22 @@ pub struct ServeArgs {
     #[arg(long)]
     pub dev: bool,
     /// Address to listen on; repeat for several. Default 127.0.0.1; 0.0.0.0 for every interface.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     pub bind: Vec<std::net::IpAddr>,
-    /// Port of HTTP and WebSocket.
+    /// Port of HTTP and WebSocket. Default 7880.
     #[arg(long)]
     pub port: Option<u16>,
+    /// Port of gRPC; 0 turns it off. Default 7890.
+    #[arg(long, value_name = "PORT")]
+    pub grpc_port: Option<u16>,
+    /// UDP port of media, or a range such as 7882-7889. Default 7882.
+    #[arg(long, env = "UDP_PORT", value_name = "PORT")]
+    pub udp_port: Option<crate::config::PortRange>,
     /// Serve HTTPS. Browsers give no camera away from localhost without it.
     #[arg(long, value_enum, value_name = "HOW")]
     pub tls: Option<TlsMode>,
     /// Address that clients reach this machine's media at, when it is not that of an interface.
-    #[arg(long, env = "NODE_IP", value_name = "ADDRESS")]
+    #[arg(long, env = "NODE_IP", value_name = "ADDRESS", value_parser = parse_address)]
     pub node_ip: Option<std::net::IpAddr>,
     /// Where keys, certificates and models are kept.
     #[arg(long, env = "AURALINK_DATA_DIR", value_name = "DIR")]
@@ -68,7 +75,10 @@ pub enum TlsMode {
 /// Where a command finds the server and its key.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
-    /// API key; default: the one that the server on this machine made.
+    /// The server's configuration file: its first key is used.
+    #[arg(long, env = "AURALINK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// API key, with --api-secret; default: the configuration's, or the one that the server on this machine made.
     #[arg(long, env = "LIVEKIT_API_KEY", value_name = "KEY")]
     pub api_key: Option<String>,
     /// API secret.
@@ -86,10 +96,10 @@ pub struct ClientArgs {
 #[derive(Debug, Clone, Args)]
 pub struct TokenArgs {
     /// The room that the token opens.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub room: String,
     /// Who it is for; unique in the room.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub identity: String,
     /// Name that others see.
     #[arg(long)]
@@ -117,10 +127,10 @@ pub struct PlayArgs {
     /// wav, flac, mp3, ogg, opus, m4a, webm or mkv.
     pub file: PathBuf,
     /// The room to play into.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub room: String,
     /// Identity of the participant that plays; default: the file's name.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub identity: Option<String>,
     /// Name that others see; default: the file's name.
     #[arg(long)]
@@ -134,6 +144,10 @@ pub struct PlayArgs {
     /// Where the key is.
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+fn parse_address(text: &str) -> Result<std::net::IpAddr, String> {
+    text.parse().map_err(|_| "not an IP address: write 127.0.0.1, ::1, or 0.0.0.0 for every interface".to_owned())
 }
 
 /// `90s`, `30m`, `6h`, `2d`, or plain seconds.

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use auralink_media::control::MAX_SHARDS;
 use serde::Deserialize;
@@ -81,16 +82,22 @@ impl TryFrom<PortOrRange> for PortRange {
     fn try_from(value: PortOrRange) -> Result<Self, String> {
         match value {
             PortOrRange::Port(port) => Ok(Self { first: port, last: port }),
-            PortOrRange::Range(text) => {
-                let (first, last) = text.split_once('-').unwrap_or((&text, &text));
-                let read = |s: &str| s.trim().parse::<u16>().map_err(|_| format!("`{text}` is not a port or a range such as 7882-7889"));
-                let range = Self { first: read(first)?, last: read(last)? };
-                if range.first > range.last {
-                    return Err(format!("the range `{text}` ends before it begins"));
-                }
-                Ok(range)
-            }
+            PortOrRange::Range(text) => text.parse(),
         }
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let read = |s: &str| s.trim().parse::<u16>().map_err(|_| format!("`{text}` is not a port or a range such as 7882-7889"));
+        let range = Self { first: read(first)?, last: read(last)? };
+        if range.first > range.last {
+            return Err(format!("the range `{text}` ends before it begins"));
+        }
+        Ok(range)
     }
 }
 
@@ -98,8 +105,12 @@ impl TryFrom<PortOrRange> for PortRange {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RtcConfig {
-    /// One UDP port for all shards, or a range with one for each.
-    pub udp_port: PortRange,
+    /// One UDP port for all shards (default 7882), or a range with one for each.
+    pub udp_port: Option<PortRange>,
+    /// The same range in LiveKit's older words; `udp_port` goes first.
+    pub port_range_start: Option<u16>,
+    /// Its end.
+    pub port_range_end: Option<u16>,
     /// Address put into candidates instead of the interfaces' own.
     pub node_ip: Option<IpAddr>,
     /// Answer ICE checks only.
@@ -110,7 +121,18 @@ pub struct RtcConfig {
 
 impl Default for RtcConfig {
     fn default() -> Self {
-        Self { udp_port: PortRange { first: 7882, last: 7882 }, node_ip: None, use_ice_lite: false, shards: 0 }
+        Self { udp_port: None, port_range_start: None, port_range_end: None, node_ip: None, use_ice_lite: false, shards: 0 }
+    }
+}
+
+impl RtcConfig {
+    /// The UDP ports of media.
+    pub fn udp_ports(&self) -> PortRange {
+        match (self.udp_port, self.port_range_start, self.port_range_end) {
+            (Some(range), ..) => range,
+            (None, Some(first), Some(last)) => PortRange { first, last },
+            _ => PortRange { first: 7882, last: 7882 },
+        }
     }
 }
 
@@ -271,7 +293,14 @@ impl Config {
         range("captions.endpoint_silence_ms", silence.to_string(), (200..=5_000).contains(&silence), "200 to 5000")?;
         range("ai.threads", self.ai.threads.to_string(), (1..=64).contains(&self.ai.threads), "1 to 64")?;
         range("ai.max_streams", self.ai.max_streams.to_string(), (1..=4_096).contains(&self.ai.max_streams), "1 to 4096")?;
-        let (shards, udp) = (self.rtc.shards, self.rtc.udp_port);
+        let (start, end) = (self.rtc.port_range_start, self.rtc.port_range_end);
+        range(
+            "rtc.port_range_start",
+            format!("{start:?} to {end:?}"),
+            start.is_some() == end.is_some() && start <= end,
+            "port_range_start and port_range_end belong together, the smaller one first",
+        )?;
+        let (shards, udp) = (self.rtc.shards, self.rtc.udp_ports());
         range("rtc.shards", shards.to_string(), shards <= MAX_SHARDS, "0 to 256")?;
         let fits = udp.first == udp.last || shards <= usize::from(udp.last - udp.first) + 1;
         range(
@@ -311,11 +340,54 @@ fn with_nearest_key(message: &str) -> String {
     let Some(unknown) = message.contains("unknown field").then(|| quoted.next()).flatten() else {
         return message.to_owned();
     };
-    match quoted.min_by_key(|known| strsim::damerau_levenshtein(unknown, known)) {
+    if LIVEKIT_ONLY.contains(&unknown) {
+        return format!("{message}; LiveKit has `{unknown}`, AuraLink does not yet: take it out");
+    }
+    let distance = |known: &&str| strsim::damerau_levenshtein(unknown, known);
+    // A key that is as far away as it is long is no help.
+    match quoted.min_by_key(distance).filter(|known| distance(known) <= unknown.len() / 2) {
         Some(nearest) => format!("{message}; did you mean `{nearest}`?"),
         None => message.to_owned(),
     }
 }
+
+/// Keys of LiveKit's own configuration that mean nothing here yet.
+const LIVEKIT_ONLY: [&str; 34] = [
+    "redis",
+    "turn",
+    "webhook",
+    "ingress",
+    "sip",
+    "agents",
+    "audio",
+    "video",
+    "region",
+    "limit",
+    "prometheus",
+    "prometheus_port",
+    "node_selector",
+    "signal_relay",
+    "psrpc",
+    "api",
+    "metric",
+    "trace",
+    "development",
+    "debug_handler_port",
+    "log_level",
+    "tcp_port",
+    "use_external_ip",
+    "stun_servers",
+    "turn_servers",
+    "interfaces",
+    "ips",
+    "enable_loopback_candidate",
+    "congestion_control",
+    "allow_tcp_fallback",
+    "packet_buffer_size_video",
+    "packet_buffer_size_audio",
+    "enabled_codecs",
+    "enable_remote_unmute",
+];
 
 #[cfg(test)]
 mod tests {
@@ -329,13 +401,28 @@ mod tests {
     }
 
     #[test]
+    fn the_example_file_holds_the_defaults_and_every_key() {
+        let example = include_str!("../../auralink.example.yaml");
+        let config = Config::parse(example, "auralink.example.yaml").unwrap();
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+        // Debug output names each field once, as `name: value`.
+        let debug = format!("{:?}", Config::default());
+        let names = debug.split([' ', '{']).filter_map(|word| word.strip_suffix(':'));
+        for name in names.filter(|name| !["first", "last"].contains(name)) {
+            assert!(example.contains(&format!("{name}:")), "`{name}` is not in the example file");
+        }
+    }
+
+    #[test]
     fn livekit_keys_mean_the_same() {
         let config = Config::parse(
             "port: 7000\nrtc:\n  udp_port: 7882-7885\n  use_ice_lite: true\nkeys:\n  k: s\nroom:\n  empty_timeout: 5\n",
             "test",
         )
         .unwrap();
-        assert_eq!((config.port, config.rtc.udp_port.first, config.rtc.udp_port.last), (7000, 7882, 7885));
+        assert_eq!((config.port, config.rtc.udp_ports()), (7000, PortRange { first: 7882, last: 7885 }));
+        let older = Config::parse("rtc: {port_range_start: 50000, port_range_end: 60000}", "test").unwrap();
+        assert_eq!(older.rtc.udp_ports(), PortRange { first: 50_000, last: 60_000 });
         assert_eq!(config.keys.0["k"], "s");
     }
 
@@ -344,6 +431,14 @@ mod tests {
         let error = Config::parse("port: 1\nrtc:\n  udp_prot: 7882\n", "auralink.yaml").unwrap_err().to_string();
         assert!(error.contains("auralink.yaml") && error.contains("udp_prot") && error.contains("did you mean `udp_port`"), "{error}");
         assert!(error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn what_only_livekit_has_is_said_to_be_so_and_nothing_far_away_is_suggested() {
+        for (text, key) in [("redis: {address: x}", "redis"), ("rtc: {tcp_port: 7881}", "tcp_port"), ("turn: {enabled: true}", "turn")] {
+            let error = Config::parse(text, "test").unwrap_err().to_string();
+            assert!(error.contains(&format!("LiveKit has `{key}`")) && !error.contains("did you mean"), "{error}");
+        }
     }
 
     #[test]
@@ -366,6 +461,8 @@ mod tests {
             "ai: {threads: 0}",
             "captions: {endpoint_silence_ms: 10}",
             "rtc: {udp_port: 9-3}",
+            "rtc: {port_range_start: 9}",
+            "rtc: {port_range_start: 9, port_range_end: 3}",
             "tls: {cert_file: a}",
             "bind_addresses: []",
         ] {

@@ -8,14 +8,48 @@ use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use auralink_signaling::access::KeySet;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
+use crate::config::Config;
 use crate::reload;
 
 /// API key -> secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Keys(pub BTreeMap<String, String>);
+
+/// What LiveKit, too, asks of a secret; a shorter one can be found out from a token by trying.
+const SECRET_BYTES: usize = 32;
+
+impl Keys {
+    /// Adds those of LIVEKIT_KEYS: `key: secret` pairs with commas between.
+    pub fn add_from_environment(&mut self) -> anyhow::Result<()> {
+        let Ok(text) = std::env::var("LIVEKIT_KEYS") else { return Ok(()) };
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let (key, secret) = pair.split_once(':').context("LIVEKIT_KEYS must be `key: secret` pairs with commas between")?;
+            self.0.insert(key.trim().to_owned(), secret.trim().to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The keys of a configuration and of its key file; none when the server is to make its own.
+pub fn configured(config: &Config) -> Result<Keys, KeyFileError> {
+    let mut keys = config.keys.clone();
+    if let Some(path) = &config.key_file {
+        keys.0.extend(read(path)?.0);
+    }
+    for (key, secret) in &keys.0 {
+        if secret.len() < SECRET_BYTES {
+            tracing::warn!(
+                key,
+                "the secret of this key is shorter than {SECRET_BYTES} characters and can be guessed from a token: choose a longer one"
+            );
+        }
+    }
+    Ok(keys)
+}
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -36,9 +36,31 @@ fn main() -> std::process::ExitCode {
     match done {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("auralink: {error:#}");
+            eprintln!("auralink: {}", sentence(&error));
             std::process::ExitCode::FAILURE
         }
+    }
+}
+
+/// What went wrong and why, each cause once: most of our errors quote theirs already.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let io = || std::io::Error::other("the disk is full");
+        let quoting = anyhow::Error::new(super::credentials::CredentialsError::Io { path: "keys".into(), source: io() });
+        assert_eq!(super::sentence(&quoting).matches("the disk is full").count(), 1);
+        assert_eq!(super::sentence(&Err::<(), _>(io()).context("no keys").unwrap_err()), "no keys: the disk is full");
     }
 }
 

@@ -13,8 +13,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use crate::cli::PlayArgs;
-use crate::config::default_data_dir;
-use crate::token::key_pair;
+use crate::token::{data_dir, key_pair};
 
 /// What the server takes, hertz.
 const SAMPLE_RATE: u32 = 48_000;
@@ -59,13 +58,16 @@ fn sentence(status: tonic::Status) -> anyhow::Error {
 }
 
 async fn endpoint(args: &PlayArgs) -> anyhow::Result<Endpoint> {
-    let endpoint = Endpoint::from_shared(args.server.clone())
+    let server = if args.server.contains("://") { args.server.clone() } else { format!("http://{}", args.server) };
+    let endpoint = Endpoint::from_shared(server.clone())
         .with_context(|| format!("`{}` is not an address such as http://127.0.0.1:7890", args.server))?;
-    if !args.server.starts_with("https:") {
+    if !server.starts_with("https:") {
         return Ok(endpoint);
     }
-    let data_dir = args.client.data_dir.clone().unwrap_or_else(default_data_dir);
-    let path = args.certificate.clone().unwrap_or_else(|| crate::tls::self_signed_path(&data_dir).cert);
+    let path = match &args.certificate {
+        Some(path) => path.clone(),
+        None => crate::tls::self_signed_path(&data_dir(&args.client)?).cert,
+    };
     let pem = tokio::fs::read(&path)
         .await
         .with_context(|| format!("the certificate {} cannot be read; name it with --certificate", path.display()))?;

@@ -62,7 +62,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let http_listeners = listen(&config.bind_addresses, config.port, "HTTP", "`port`, or --port")?;
     let grpc_listeners = match config.grpc_port {
         0 => Vec::new(),
-        port => listen(&config.bind_addresses, port, "gRPC", "`grpc_port`")?,
+        port => listen(&config.bind_addresses, port, "gRPC", "`grpc_port`, or --grpc-port")?,
     };
 
     let media_config = media_config(&config, &addresses);
@@ -70,7 +70,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let (sink, events) = media_events();
     let udp = media_config.udp_bind.clone();
     let sfu = Sfu::start(media_config, Arc::new(move |event| sink.send(event)), producers)
-        .with_context(|| format!("media cannot be served on UDP {}; another port: `rtc: {{udp_port: ...}}`", list(&udp)))?;
+        .with_context(|| format!("media cannot be served on UDP {}; another port: `rtc: {{udp_port: ...}}`, or --udp-port", list(&udp)))?;
     let media = sfu.handle();
     let rooms = Rooms::new(media.clone(), events, keys.clone(), rooms_config(&config));
 
@@ -127,20 +127,13 @@ fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
         (None, Some(text)) => Config::parse(text, "LIVEKIT_CONFIG")?,
         (None, None) => Config::default(),
     };
-    if let Ok(text) = std::env::var("LIVEKIT_KEYS") {
-        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-            let (key, secret) = pair.split_once(':').context("LIVEKIT_KEYS must be `key: secret` pairs with commas between")?;
-            config.keys.0.insert(key.trim().to_owned(), secret.trim().to_owned());
-        }
-    }
-    if let Ok(port) = std::env::var("UDP_PORT") {
-        let port = port.parse().with_context(|| format!("UDP_PORT is `{port}`: a port number"))?;
-        config.rtc.udp_port = crate::config::PortRange { first: port, last: port };
-    }
+    config.keys.add_from_environment()?;
     if !args.bind.is_empty() {
         config.bind_addresses.clone_from(&args.bind);
     }
     config.port = args.port.unwrap_or(config.port);
+    config.grpc_port = args.grpc_port.unwrap_or(config.grpc_port);
+    config.rtc.udp_port = args.udp_port.or(config.rtc.udp_port);
     config.rtc.node_ip = args.node_ip.or(config.rtc.node_ip);
     config.data_dir = args.data_dir.clone().or(config.data_dir);
     match args.tls {
@@ -153,14 +146,14 @@ fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
 
 /// The configured keys with those of the key file, which is followed from now on; those that the first start made when there are none.
 fn key_set(config: &Config, credentials: &Credentials) -> anyhow::Result<KeySet> {
-    let Some(path) = &config.key_file else {
-        let configured = Some(config.keys.0.clone()).filter(|keys| !keys.is_empty());
-        return Ok(KeySet::new(configured.unwrap_or_else(|| credentials.keys())));
-    };
-    let mut all = config.keys.0.clone();
-    all.extend(keys::read(path)?.0);
-    let set = KeySet::new(all);
-    tokio::spawn(keys::follow(path.clone(), config.keys.clone(), set.clone()));
+    let configured = keys::configured(config)?;
+    if configured.0.is_empty() {
+        return Ok(KeySet::new(credentials.keys()));
+    }
+    let set = KeySet::new(configured.0);
+    if let Some(path) = &config.key_file {
+        tokio::spawn(keys::follow(path.clone(), config.keys.clone(), set.clone()));
+    }
     Ok(set)
 }
 
@@ -181,7 +174,7 @@ fn rooms_config(config: &Config) -> RoomsConfig {
 
 /// Shards on one port together, or on ports of a range, one each.
 fn media_config(config: &Config, addresses: &[IpAddr]) -> MediaConfig {
-    let range = config.rtc.udp_port;
+    let range = config.rtc.udp_ports();
     let ports = usize::from(range.last - range.first) + 1;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let wanted = match config.rtc.shards {
@@ -267,13 +260,20 @@ fn announce(config: &Config, addresses: &[IpAddr], secure: bool, credentials: &C
     let page = SocketAddr::new(host, config.port);
     println!("AuraLink {} is ready. Open this in a browser:\n", env!("CARGO_PKG_VERSION"));
     println!("    {scheme}://{page}/#invite={}\n", credentials.invite);
+    let others: Vec<String> = addresses.iter().filter(|ip| **ip != host).map(ToString::to_string).collect();
+    if on_network.is_some() && !others.is_empty() {
+        println!("This machine's other addresses: {}.", others.join(", "));
+    }
     if on_network.is_some() && !secure {
         println!("Away from this machine browsers give no camera without HTTPS: add --tls self-signed, or certificate files.");
+    }
+    if on_network.is_some() && dev {
+        println!("WARNING: --dev on a network: everybody knows its key, its secret and its invitation.");
     }
     if let Err(reason) = captions.engine() {
         println!("Captions are off: {reason}");
     }
-    if dev {
+    if dev && config.keys.0.is_empty() && config.key_file.is_none() {
         println!("Development keys: LIVEKIT_URL=ws://{page} LIVEKIT_API_KEY=devkey LIVEKIT_API_SECRET=secret");
     }
     tracing::info!(%page, secure, grpc_port = config.grpc_port, "ready");

@@ -1,14 +1,23 @@
 //! HTTPS: certificate files that are reread when they change, or a self-signed certificate made at the first start and kept, so
-//! that a browser asks only once.
+//! that a browser asks only once, until this machine has other addresses or the certificate ends.
 
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 
 use crate::config::TlsConfig;
 use crate::reload;
+
+/// How long a self-signed certificate is valid: the most that Apple's clients take.
+const VALID: Duration = Duration::from_secs(825 * 86_400);
+
+/// How long before its end a start makes a new one.
+const RENEW: Duration = Duration::from_secs(60 * 86_400);
 
 /// Why HTTPS cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -59,18 +68,37 @@ pub fn certificate(config: &TlsConfig, data_dir: &Path, addresses: &[IpAddr]) ->
         return Ok(None);
     }
     let files = self_signed_path(data_dir);
-    if !files.cert.is_file() || !files.key.is_file() {
-        make_self_signed(&files, addresses)?;
+    let mut names = vec!["localhost".to_owned()];
+    names.extend(addresses.iter().map(ToString::to_string));
+    if !files.key.is_file() || !serves(&files.cert, &names) {
+        make_self_signed(&files, names)?;
     }
     Ok(Some(files))
 }
 
-fn make_self_signed(files: &CertificateFiles, addresses: &[IpAddr]) -> Result<(), TlsError> {
-    let mut names = vec!["localhost".to_owned()];
-    names.extend(addresses.iter().map(ToString::to_string));
-    let made = rcgen::generate_simple_self_signed(names)?;
-    write(&files.key, made.signing_key.serialize_pem().as_bytes(), 0o600)?;
-    write(&files.cert, made.cert.pem().as_bytes(), 0o644)
+/// Is the certificate there, for all these names, and not about to end?
+fn serves(cert: &Path, names: &[String]) -> bool {
+    let made = std::fs::metadata(cert).and_then(|metadata| metadata.modified());
+    // A clock that went back makes no certificate old.
+    let old = made.is_ok_and(|made| made.elapsed().unwrap_or_default() > VALID - RENEW);
+    let Ok(der) = CertificateDer::from_pem_file(cert) else { return false };
+    let Ok(parsed) = webpki::EndEntityCert::try_from(&der) else { return false };
+    let covers =
+        |name: &String| ServerName::try_from(name.as_str()).is_ok_and(|name| parsed.verify_is_valid_for_subject_name(&name).is_ok());
+    !old && names.iter().all(covers)
+}
+
+fn make_self_signed(files: &CertificateFiles, names: Vec<String>) -> Result<(), TlsError> {
+    let mut params = rcgen::CertificateParams::new(names)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "AuraLink, self-signed");
+    let now = time::OffsetDateTime::now_utc();
+    // A day earlier, for clients whose clock is behind.
+    (params.not_before, params.not_after) = (now - time::Duration::DAY, now + VALID);
+    let key = rcgen::KeyPair::generate()?;
+    let cert = params.self_signed(&key)?;
+    write(&files.key, key.serialize_pem().as_bytes(), 0o600)?;
+    write(&files.cert, cert.pem().as_bytes(), 0o644)
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
@@ -121,8 +149,15 @@ mod tests {
         let files = certificate(&config, dir.path(), &["127.0.0.1".parse().unwrap()]).unwrap().unwrap();
         let first = std::fs::read(&files.cert).unwrap();
         certificate(&config, dir.path(), &[]).unwrap();
-        assert_eq!(first, std::fs::read(&files.cert).unwrap());
+        assert_eq!(first, std::fs::read(&files.cert).unwrap(), "a start with fewer names keeps it: browsers have been told to trust it");
         load(&files).await.unwrap();
+        let network: IpAddr = "192.0.2.7".parse().unwrap();
+        certificate(&config, dir.path(), &[network]).unwrap();
+        assert_ne!(first, std::fs::read(&files.cert).unwrap(), "one without the address that people open is made anew");
+        load(&files).await.unwrap();
+        let old = std::time::SystemTime::now() - VALID;
+        std::fs::File::options().write(true).open(&files.cert).unwrap().set_modified(old).unwrap();
+        assert!(!serves(&files.cert, &[network.to_string()]), "one that ends is made anew");
     }
 
     #[tokio::test]

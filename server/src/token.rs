@@ -1,19 +1,40 @@
 //! `auralink token`: an access token for a room, and the link of the page that uses it.
 
+use std::path::PathBuf;
+
+use anyhow::bail;
 use auralink_signaling::access::{Claims, KeySet};
 
 use crate::cli::{ClientArgs, TokenArgs};
-use crate::config::default_data_dir;
-use crate::credentials::{Credentials, CredentialsError};
+use crate::config::{Config, default_data_dir};
+use crate::credentials::Credentials;
+use crate::keys;
 
-/// The key pair that a command signs with: given, or the one that the server on this machine made.
-pub fn key_pair(args: &ClientArgs) -> Result<(String, String), CredentialsError> {
-    if let (Some(key), Some(secret)) = (&args.api_key, &args.api_secret) {
-        return Ok((key.clone(), secret.clone()));
+/// The key pair that a command signs with: given, the first of the server's configuration, or the one that the server on this
+/// machine made.
+pub fn key_pair(args: &ClientArgs) -> anyhow::Result<(String, String)> {
+    match (&args.api_key, &args.api_secret) {
+        (Some(key), Some(secret)) => return Ok((key.clone(), secret.clone())),
+        (Some(_), None) => bail!("--api-key needs its secret: --api-secret, or LIVEKIT_API_SECRET"),
+        (None, Some(_)) => bail!("--api-secret needs its key: --api-key, or LIVEKIT_API_KEY"),
+        (None, None) => {}
     }
-    let credentials =
-        if args.dev { Credentials::dev() } else { Credentials::read(&args.data_dir.clone().unwrap_or_else(default_data_dir))? };
+    let mut config = args.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+    config.keys.add_from_environment()?;
+    if let Some(pair) = keys::configured(&config)?.0.into_iter().next().filter(|_| !args.dev) {
+        return Ok(pair);
+    }
+    let credentials = if args.dev { Credentials::dev() } else { Credentials::read(&data_dir(args)?)? };
     Ok((credentials.api_key, credentials.api_secret))
+}
+
+/// Where the server on this machine keeps its keys and its certificate.
+pub fn data_dir(args: &ClientArgs) -> anyhow::Result<PathBuf> {
+    Ok(match (&args.data_dir, &args.config) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(config)) => Config::read(config)?.data_dir(),
+        (None, None) => default_data_dir(),
+    })
 }
 
 /// Prints the token.
