@@ -13,7 +13,8 @@ import { auralinkOnly, root, startServer } from './fixture/server.mjs';
 import { wordErrors } from './fixture/word_errors.mjs';
 
 const VOICE = 'en-us';
-const WORD_ERROR_BOUND = 0.35;
+// 7 to 12 % were measured on an idle machine; a busy one loses words. The voices held out are tested over gRPC, whatever the load.
+const WORD_ERROR_BOUND = 0.30;
 const ENDPOINT_SILENCE_MS = 550;
 
 let server;
