@@ -48,9 +48,15 @@ impl FileDecoder {
         if let Some((_, extension)) = name.rsplit_once('.') {
             hint.with_extension(extension);
         }
-        let format = symphonia::default::get_probe()
-            .probe(&hint, stream, FormatOptions::default(), MetadataOptions::default())
-            .map_err(|error| fail(error.to_string()))?;
+        let format = symphonia::default::get_probe().probe(&hint, stream, FormatOptions::default(), MetadataOptions::default()).map_err(
+            |error| match error {
+                symphonia::core::errors::Error::IoError(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+                    fail(error.to_string())
+                }
+                // The library's own words speak of its parts.
+                _ => fail("it holds no format that is known".to_owned()),
+            },
+        )?;
         let track = format.default_track(TrackType::Audio).ok_or_else(|| fail("it has no sound track".to_owned()))?;
         let parameters = track
             .codec_params
