@@ -81,6 +81,9 @@ pub struct TrackSpec {
     pub encrypted: bool,
     /// The client wants no redundancy (RED): its audio is taken as plain Opus.
     pub disable_red: bool,
+    /// The video codec that the client means to send: clients offer all that they have in an order that says nothing of it, and send
+    /// what comes first in the answer. `None`: what comes first in the offer.
+    pub codec: Option<Codec>,
     /// Counts for active speakers (microphones).
     pub speaks: bool,
 }

@@ -27,7 +27,7 @@ use crate::shard::Limits;
 use crate::shard::entropy::Entropy;
 use crate::shard::peers::{Peer, PeerKey, Peers};
 use crate::tap::TapPacket;
-use crate::transport::{Identity, RecvId, SendSlab, Transport, TransportConfig, TransportOutput};
+use crate::transport::{CodecWish, Identity, RecvId, SendSlab, Transport, TransportConfig, TransportOutput};
 
 /// What a room may use during one call: the shard's, lent.
 pub struct Turn<'a> {
@@ -273,7 +273,7 @@ impl Room {
         participant.publications.insert(track);
         let publisher = participant.publisher;
         if let Some(peer) = publisher.and_then(|p| turn.peers.touch(p)) {
-            limit_codecs(peer, &spec);
+            wish_codec(peer, &spec);
         }
         self.publications.insert(track, Publication::new(track, key, spec, turn.now));
         self.bind_sections(turn, key);
@@ -369,13 +369,17 @@ impl Room {
     }
 }
 
-/// What the answer to the publisher's offer takes of a track. Audio that is encrypted end to end comes as plain Opus, whatever the
+/// How the answer to the publisher's offer takes a track. Audio that is encrypted end to end comes as plain Opus, whatever the
 /// client says of RED: it could not be unpacked for those who do not take RED.
-pub(super) fn limit_codecs(peer: &mut Peer, spec: &TrackSpec) {
-    if spec.kind == MediaKind::Audio && !spec.cid.is_empty() {
-        let plain = spec.encrypted || spec.disable_red;
-        peer.transport.limit_received_codecs(spec.cid.clone(), if plain { vec![Codec::Opus] } else { vec![] });
+pub(super) fn wish_codec(peer: &mut Peer, spec: &TrackSpec) {
+    if spec.cid.is_empty() {
+        return;
     }
+    let wish = match spec.kind {
+        MediaKind::Audio => (spec.encrypted || spec.disable_red).then_some(CodecWish::Only(Codec::Opus)),
+        MediaKind::Video => spec.codec.map(CodecWish::First),
+    };
+    peer.transport.wish_received(spec.cid.clone(), wish);
 }
 
 /// Closes a transport politely and forgets it.

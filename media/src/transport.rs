@@ -229,6 +229,15 @@ pub enum TransportEvent {
     },
 }
 
+/// In which codec a client shall send a track. Nothing is wished where the client's offer has not got it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodecWish {
+    /// In this one; the answer names no other.
+    Only(Codec),
+    /// In this one; the answer names the others after it, so that the client may change.
+    First(Codec),
+}
+
 /// Output of [`Transport::poll_output`].
 #[derive(Debug)]
 pub enum TransportOutput {
@@ -383,11 +392,10 @@ impl Transport {
         self.answer(offer.0)
     }
 
-    /// Before [`Transport::accept_offer`]: takes only these codecs, best first, of the client's track with this msid track id
-    /// (LiveKit's cid). None named, as without a word of this: audio comes as RED where the client has it, and video as the client
-    /// prefers.
-    pub fn limit_received_codecs(&mut self, track_id: String, codecs: Vec<Codec>) {
-        self.negotiation.limit_received(track_id, codecs);
+    /// Before [`Transport::accept_offer`]: how the client's track with this msid track id (LiveKit's cid) is taken. `None`, as without
+    /// a word of this: audio comes as RED where the client has it, and video in the codec that the client offers first.
+    pub fn wish_received(&mut self, track_id: String, wish: Option<CodecWish>) {
+        self.negotiation.wish_received(track_id, wish);
     }
 
     /// Single connection: send tracks (audio, video) without a section: so many receiving sections the client must add.

@@ -8,7 +8,7 @@ use crate::ids::{ParticipantKey, TrackKey};
 use crate::packet::Codec;
 use crate::packet::MediaKind;
 use crate::publication::Source;
-use crate::room::{Link, Participant, Room, Section, Turn, limit_codecs};
+use crate::room::{Link, Participant, Room, Section, Turn, wish_codec};
 use crate::shard::peers::PeerKey;
 use crate::transport::{LocalDescription, NegotiationError, RecvId, RemoteAnswer, RemoteCandidate, RemoteOffer, SendId, TransportEvent};
 
@@ -24,7 +24,7 @@ impl Room {
                 participant.publisher = Some(peer);
                 let announced = participant.publications.iter().filter_map(|t| self.publications.get(t));
                 if let Some(peer) = turn.peers.get_mut(peer) {
-                    announced.for_each(|p| limit_codecs(peer, &p.spec));
+                    announced.for_each(|p| wish_codec(peer, &p.spec));
                 }
                 if participant.spec.single_connection {
                     // What it subscribed to before it offered is placed in this very answer.

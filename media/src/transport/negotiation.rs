@@ -15,7 +15,7 @@ use str0m::{Candidate, IceCreds};
 use self::placement::{Placement, Use};
 use super::description::{self, Description, Direction, Section, Source};
 use super::remote::{self, Read};
-use super::{LocalDescription, NegotiationError, Transport, TransportConfig, TransportEvent};
+use super::{CodecWish, LocalDescription, NegotiationError, Transport, TransportConfig, TransportEvent};
 use crate::egress::{Payload, Template};
 use crate::packet::{Codec, MediaKind};
 
@@ -45,8 +45,8 @@ struct Pending {
 pub(super) struct Negotiation {
     pub(super) placement: Placement,
     receive_sections: Vec<ReceiveSection>,
-    /// Codecs that are taken of a track of the peer's, by its track id.
-    received_codecs: Vec<(String, Vec<Codec>)>,
+    /// In which codec a track of the peer's is taken, by its track id.
+    wishes: Vec<(String, CodecWish)>,
     pending: Option<Pending>,
     requested_restart: Option<IceCreds>,
     credentials: IceCreds,
@@ -67,7 +67,7 @@ impl Negotiation {
         Negotiation {
             placement: Placement::default(),
             receive_sections: vec![],
-            received_codecs: vec![],
+            wishes: vec![],
             pending: None,
             requested_restart: None,
             first: credentials.clone(),
@@ -88,26 +88,26 @@ impl Negotiation {
         self.requested_restart = Some(IceCreds { ufrag, pass: pwd });
     }
 
-    /// Takes only these codecs, best first, from the section whose msid names this track; none: what there is.
-    pub(super) fn limit_received(&mut self, track_id: String, codecs: Vec<Codec>) {
-        self.received_codecs.retain(|(known, _)| *known != track_id);
-        if codecs.is_empty() {
-            return;
+    /// How the section is taken whose msid names this track.
+    pub(super) fn wish_received(&mut self, track_id: String, wish: Option<CodecWish>) {
+        self.wishes.retain(|(known, _)| *known != track_id);
+        let Some(wish) = wish else { return };
+        if self.wishes.len() >= MAX_SECTIONS {
+            self.wishes.remove(0);
         }
-        if self.received_codecs.len() >= MAX_SECTIONS {
-            self.received_codecs.remove(0);
-        }
-        self.received_codecs.push((track_id, codecs));
+        self.wishes.push((track_id, wish));
     }
 
-    /// The order of codecs in an answer, which is what the client then sends: for video its own; for audio RED before Opus, as
-    /// str0m writes it, because a client cannot wish for RED.
+    /// The order of codecs in an answer, which is what the client then sends: for video its own, or what it said of the track; for
+    /// audio RED before Opus, as str0m writes it, because a client cannot wish for RED.
     fn prefer(&self, section: &mut Section, offered: &Section) {
         if section.kind() == Some(MediaKind::Video) {
             section.order_like(offered);
         }
-        if let Some((_, codecs)) = self.received_codecs.iter().find(|(known, _)| known == offered.track_id()) {
-            section.keep_codecs(codecs);
+        match self.wishes.iter().find(|(known, _)| known == offered.track_id()) {
+            Some((_, CodecWish::Only(codec))) => section.keep_codecs(&[*codec]),
+            Some((_, CodecWish::First(codec))) => section.put_first(*codec),
+            None => {}
         }
     }
 

@@ -123,6 +123,7 @@ impl Meeting {
             layers: vec![],
             encrypted: false,
             disable_red: false,
+            codec: None,
             speaks: true,
         };
         self.media.send(Command::AddTrack { room, participant: who, track, spec }).unwrap();

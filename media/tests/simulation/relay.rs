@@ -39,6 +39,7 @@ fn a_relayed_track_is_forwarded_like_a_local_one_and_asks_for_its_key_frames() {
             layers: vec![],
             encrypted: false,
             disable_red: false,
+            codec: None,
             speaks: false,
         };
         world.command(Command::AddTrack { room: ROOM, participant: elsewhere, track, spec });

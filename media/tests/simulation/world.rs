@@ -173,6 +173,7 @@ impl World {
             layers,
             encrypted: false,
             disable_red: false,
+            codec: None,
             speaks: kind == MediaKind::Audio,
         };
         say(&mut spec);

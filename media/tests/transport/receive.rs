@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use auralink_media::packet::{Codec, MediaKind};
-use auralink_media::transport::{RecvId, TransportEvent};
+use auralink_media::transport::{CodecWish, RecvId, TransportEvent};
 use str0m::Event;
 use str0m::bwe::BweKind;
 use str0m::format::Codec as ClientCodec;
@@ -80,7 +80,7 @@ fn red_goes_first_unless_the_track_is_limited_to_opus() {
     for limited in [false, true] {
         let mut world = publisher(|config| config);
         if limited {
-            world.server.limit_received_codecs("cid".to_owned(), vec![Codec::Opus]);
+            world.server.wish_received("cid".to_owned(), Some(CodecWish::Only(Codec::Opus)));
         }
         let mut api = world.client.rtc.sdp_api();
         api.add_media(ClientKind::Audio, Direction::SendOnly, Some("stream".into()), Some("cid".into()), None);
@@ -89,6 +89,41 @@ fn red_goes_first_unless_the_track_is_limited_to_opus() {
         let formats = answer.split("m=audio 9 UDP/TLS/RTP/SAVPF ").nth(1).unwrap().lines().next().unwrap();
         assert_eq!(formats, if limited { "111" } else { "63 111" });
     }
+}
+
+#[test]
+fn video_is_answered_in_the_clients_order_until_a_codec_is_wished() {
+    let mut world = publisher(|config| config);
+    let mut api = world.client.rtc.sdp_api();
+    let mid = api.add_media(ClientKind::Video, Direction::SendOnly, Some("stream".into()), Some("cid".into()), None);
+    let (offer, pending) = api.apply().unwrap();
+    let unwished = world.client_offers(offer, pending);
+    let count = video_codecs(&unwished).len();
+    assert_eq!(video_codecs(&unwished)[0], "VP8");
+    // Announced after the section was offered: the next answer says so, and goes on saying so.
+    for (codec, name) in [(Codec::Vp9, "VP9"), (Codec::H264, "H264"), (Codec::Vp9, "VP9")] {
+        world.server.wish_received("cid".to_owned(), Some(CodecWish::First(codec)));
+        for direction in [Direction::Inactive, Direction::SendOnly] {
+            let mut api = world.client.rtc.sdp_api();
+            api.set_direction(mid, direction);
+            let (offer, pending) = api.apply().unwrap();
+            let answer = world.client_offers(offer, pending);
+            if direction == Direction::SendOnly {
+                assert_eq!(video_codecs(&answer)[0], name);
+                assert_eq!(video_codecs(&answer).len(), count, "the client may fall back on the others");
+            }
+        }
+    }
+}
+
+/// Encoding names of the video section's formats, retransmissions left out, in the order of its first line.
+fn video_codecs(sdp: &str) -> Vec<String> {
+    let section = sdp.split("m=video 9 UDP/TLS/RTP/SAVPF ").nth(1).expect("a video section");
+    let name = |format: &str| {
+        let line = section.split(&format!("a=rtpmap:{format} ")).nth(1).expect("every format has a name");
+        line.split('/').next().unwrap_or_default().to_owned()
+    };
+    section.lines().next().unwrap_or_default().split(' ').map(name).filter(|name| name != "rtx").collect()
 }
 
 #[test]

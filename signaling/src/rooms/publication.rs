@@ -123,6 +123,7 @@ impl Publication {
                 .collect(),
             encrypted: self.info.encryption() != livekit::encryption::Type::None,
             disable_red: self.info.disable_red,
+            codec: Codec::from_mime(&self.info.mime_type),
             speaks: self.info.r#type() == TrackType::Audio && self.info.source() != TrackSource::ScreenShareAudio,
         }
     }
@@ -261,6 +262,7 @@ mod tests {
         assert_eq!(publication.cid, "inner");
         assert_eq!(publication.info.codecs.len(), 1);
         assert_eq!(publication.info.mime_type, "video/vp9");
+        assert_eq!(publication.spec().codec, Some(Codec::Vp9), "asked of the client in the answer");
     }
 
     #[test]

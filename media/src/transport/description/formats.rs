@@ -65,6 +65,17 @@ impl Section {
             .collect()
     }
 
+    /// Puts a codec and its RTX before all others, whose order stays.
+    pub(in crate::transport) fn put_first(&mut self, codec: Codec) {
+        let formats = self.formats();
+        let wished: Vec<u8> = formats.iter().filter(|format| format.codec() == Some(codec)).map(|format| format.payload_type).collect();
+        let mut ordered: Vec<u8> = wished.into_iter().flat_map(|wished| [Some(wished), rtx_of(&formats, wished)]).flatten().collect();
+        let others = formats.iter().map(|format| format.payload_type).filter(|other| !ordered.contains(other));
+        let others: Vec<u8> = others.collect();
+        ordered.extend(others);
+        self.write_formats(&ordered);
+    }
+
     /// Keeps the codecs of `keep` (best first), their RTX and nothing else. Does nothing where none of them is there:
     /// a section cannot have no format.
     pub(in crate::transport) fn keep_codecs(&mut self, keep: &[Codec]) {
@@ -191,6 +202,19 @@ mod tests {
         assert!(local.lines[0].ends_with(" 108 109 127 98 99 96 97"), "{}", local.lines[0]);
         local.order_like(&remote);
         assert!(local.lines[0].ends_with(" 96 97 98 99 108 109 127"), "{}", local.lines[0]);
+    }
+
+    #[test]
+    fn the_wished_codec_goes_first_and_nothing_is_lost() {
+        let mut section = section();
+        let before = section.formats().len();
+        section.put_first(Codec::H264);
+        assert!(section.lines[0].ends_with(" 108 109 127 96 97 98 99"), "{}", section.lines[0]);
+        section.put_first(Codec::Vp9);
+        assert!(section.lines[0].contains("SAVPF 98 99 "), "{}", section.lines[0]);
+        let ordered = section.lines[0].clone();
+        section.put_first(Codec::Av1);
+        assert_eq!((&section.lines[0], section.formats().len()), (&ordered, before), "a codec that is not there changes nothing");
     }
 
     #[test]
