@@ -196,6 +196,11 @@ impl Engine {
         Ok(StreamHandle::new(shared, worker.clone(), pool.counters.clone(), self.clone()))
     }
 
+    /// Whether one more stream would be refused now.
+    pub fn is_full(&self) -> bool {
+        self.pool.counters.streams.load(Ordering::Acquire) >= self.pool.max_streams as u64
+    }
+
     /// A snapshot of the counters.
     pub fn stats(&self) -> EngineStats {
         let pool = &self.pool;

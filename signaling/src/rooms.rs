@@ -143,6 +143,14 @@ impl Rooms {
         self.shared.find(name).ok().map(|entry| entry.room.key)
     }
 
+    /// Asks a room to say who is there and what is published ([`What::Present`]), in order with its other events: for a follower that
+    /// lost some. Waits for nobody; a room that is over says nothing.
+    pub fn restate(&self, room: &str) {
+        if let Ok(entry) = self.shared.find(room) {
+            entry.tell(|state, _| state.restate());
+        }
+    }
+
     /// Ends a room; everyone in it is told.
     pub async fn delete(&self, name: &str) -> Result<(), RoomsError> {
         self.existing(name, |state, now| {

@@ -1,7 +1,7 @@
 //! What happens in rooms, for whoever follows them inside the server (captions, webhooks, gRPC).
 //!
 //! Place in the flow: a room's task sends, any number of followers read. Rule: a slow follower never holds up a room; it
-//! loses the oldest events, which is counted and logged.
+//! loses the oldest events, which is counted and logged, and may ask the rooms to say again who is there.
 
 use std::sync::Arc;
 
@@ -52,6 +52,13 @@ pub enum What {
     RoomFinished(livekit::Room),
     /// Its metadata changed.
     RoomUpdated(livekit::Room),
+    /// Who is here and what is published, said again at a follower's wish ([`super::Rooms::restate`]).
+    Present {
+        /// Everyone, as others see them.
+        participants: Vec<(ParticipantRef, livekit::ParticipantInfo)>,
+        /// Every publication whose media began.
+        tracks: Vec<(ParticipantRef, TrackKey, livekit::TrackInfo)>,
+    },
     /// Someone joined; media may not flow yet.
     ParticipantJoined {
         /// Who.

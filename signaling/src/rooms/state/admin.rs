@@ -22,6 +22,19 @@ impl RoomState {
         self.participants.values().map(Participant::info).collect()
     }
 
+    /// Says who is here and what is published, to whoever follows the rooms.
+    pub fn restate(&mut self) {
+        let here = self.participants.values();
+        let participants = here.clone().map(|participant| (participant.reference(), participant.info())).collect();
+        let tracks = here
+            .flat_map(|participant| {
+                let started = participant.tracks.values().filter(|track| track.started);
+                started.map(|track| (participant.reference(), track.key, track.info.clone()))
+            })
+            .collect();
+        self.event(What::Present { participants, tracks });
+    }
+
     /// One participant.
     pub fn participant(&self, identity: &str) -> Result<livekit::ParticipantInfo, RoomsError> {
         let key = self.participant_by_identity(identity)?;

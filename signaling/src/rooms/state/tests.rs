@@ -810,3 +810,18 @@ fn what_is_not_there_yet_is_answered() {
         assert!(matches!(&told(&house.ask(ann, asked), ann)[0], Message::RequestResponse(r) if r.reason != 0));
     }
 }
+
+#[test]
+fn a_follower_that_lost_events_is_told_again_who_is_there() {
+    let mut house = house();
+    let ann = house.join("ann");
+    house.join("ben");
+    let (started, _) = house.publish(ann, "mic");
+    house.add_track(ann, "not started");
+    house.state.drain();
+    house.state.restate();
+    let effects = house.state.drain();
+    let [Effect::Event(What::Present { participants, tracks })] = &effects[..] else { panic!("one event: {effects:?}") };
+    assert_eq!(participants.iter().map(|(who, _)| &*who.identity).collect::<Vec<_>>(), ["ann", "ben"]);
+    assert_eq!(tracks.iter().map(|(who, track, _)| (&*who.identity, *track)).collect::<Vec<_>>(), [("ann", started)]);
+}
