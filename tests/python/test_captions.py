@@ -125,3 +125,16 @@ async def test_a_muted_microphone_is_not_captioned(join):
     publication.track.mute()
     await say(source, spoken((unseen_sentences(1)[0],), RATE))
     assert not reader.streams
+
+
+async def test_who_encrypts_the_microphone_is_told_that_it_is_not_captioned(join, room_name):
+    key = rtc.KeyProviderOptions(shared_key=b"between the people alone")
+    speaker = await join("speaker", encryption=rtc.E2EEOptions(key_provider_options=key))
+    other = await join("other")
+    await microphone(speaker)
+    await microphone(other)
+    attributes = speaker.local_participant.attributes
+    await until(lambda: speaker.local_participant.attributes.get("auralink.captions") == "refused", "to be told")
+    assert "encrypted" in speaker.local_participant.attributes["auralink.captions.reason"], attributes
+    await until(lambda: other.local_participant.attributes.get("auralink.captions") == "on", "the other to be heard")
+    assert "auralink.captions.reason" not in other.local_participant.attributes

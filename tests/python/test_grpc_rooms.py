@@ -41,6 +41,36 @@ async def test_rooms_are_made_listed_and_ended(rooms, messages, server, room_nam
     assert not (await rooms.List(messages.ListRequest(names=[room_name]), metadata=admin)).rooms
 
 
+async def test_captions_are_set_as_a_room_is_made_every_time(rooms, messages, server, room_name, http):
+    """The room exists from the moment of the answer for captions too, whoever asks next: Create itself, REST, Follow."""
+    admin = bearer(server.token(room_name, "backend", room_create=True))
+    for number in range(200):
+        name = f"{room_name}-{number}"
+        wanted = number % 2 == 0
+        made = await rooms.Create(messages.CreateRequest(name=name, captions=wanted), metadata=admin)
+        assert made.captions == wanted, name
+        token = server.token(name, "backend", room_admin=True)
+        if number % 4 == 1:
+            path = f"{server.http}/api/v1/rooms/{name}/captions"
+            async with http.put(path, json={"enabled": True}, headers={"Authorization": f"Bearer {token}"}) as response:
+                assert response.status == 204, await response.text()
+        if number % 4 == 2:
+            call = rooms.Follow(messages.FollowRequest(room=name), metadata=bearer(token))
+            await call.initial_metadata()
+            call.cancel()
+        await rooms.End(messages.EndRequest(name=name), metadata=admin)
+
+
+async def test_a_room_made_anew_is_not_the_old_one(rooms, messages, server, room_name):
+    admin = bearer(server.token(room_name, "backend", room_create=True, room_list=True))
+    for number in range(50):
+        wanted = number % 2 == 0
+        made = await rooms.Create(messages.CreateRequest(name=room_name, captions=wanted), metadata=admin)
+        listed = await rooms.List(messages.ListRequest(names=[room_name]), metadata=admin)
+        assert [(room.sid, room.captions) for room in listed.rooms] == [(made.sid, wanted)]
+        await rooms.End(messages.EndRequest(name=room_name), metadata=admin)
+
+
 @pytest.mark.parametrize(
     ("method", "request_", "grants", "code"),
     [

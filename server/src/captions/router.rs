@@ -17,6 +17,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Time between looks while nobody is heard.
 const IDLE_LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// Priority of the thread, 0 (normal) to 19 (lowest): that of the speech threads, so that media stays ahead.
+const NICE: i32 = 10;
+
 /// Which stream hears which track.
 type Streams = Arc<Mutex<HashMap<TrackKey, Arc<StreamHandle>>>>;
 
@@ -65,6 +68,10 @@ impl Drop for Router {
 }
 
 fn route(mut taps: Vec<rtrb::Consumer<TapPacket>>, streams: &Streams, stop: &AtomicBool) {
+    // On Linux the priority belongs to the thread. Without the right to change it, captions still work.
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+        tracing::warn!(%error, nice = NICE, "the priority of the captions' router could not be lowered");
+    }
     while !stop.load(Ordering::Relaxed) {
         let idle = {
             let streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,5 +103,31 @@ fn heard(packet: TapPacket) -> auralink_ai::audio::TapPacket {
         marker: packet.marker,
         epoch: packet.epoch,
         payload: packet.payload,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_thread_runs_at_low_priority() {
+        let router = Router::start(Vec::new()).unwrap();
+        let nice_of = |task: &std::path::Path| -> Option<(String, i32)> {
+            let stat = std::fs::read_to_string(task.join("stat")).ok()?;
+            let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+            // proc(5): the nineteenth field of all, the seventeenth after the name.
+            Some((name.to_owned(), rest.split_whitespace().nth(16)?.parse().ok()?))
+        };
+        // The thread may not have begun yet: it is looked for until it has, and ends with the test.
+        loop {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+            if tasks.filter_map(|task| nice_of(&task.ok()?.path())).any(|task| task == ("tap-router".to_owned(), NICE)) {
+                break;
+            }
+            thread::yield_now();
+        }
+        drop(router);
     }
 }

@@ -19,7 +19,8 @@ use tracing::Instrument as _;
 use super::authorize::caller;
 use super::refuse::{drain, first};
 use crate::audio_in::PcmReader;
-use crate::captions::{Captions, degraded_text, proto_words, wire_ms as ms};
+use crate::captions::Captions;
+use crate::captions::wording::{degraded_text, proto_words, wire_ms as ms};
 
 /// Responses that wait for a slow caller; beyond it the caller is held to have gone.
 const RESPONSE_QUEUE: usize = 1_024;

@@ -8,7 +8,8 @@ import { hasMediaDevices, openCamera, openMicrophone } from './devices';
 import { parseFragment } from './invitation';
 import { type Choices, JoinScreen } from './join/JoinScreen';
 import { LeftScreen } from './LeftScreen';
-import { connectProblem, departure, deviceProblem, listenOnly, Problem } from './problems';
+import { sayAgain } from './leftOut';
+import { connectProblem, departure, deviceProblem, leftOutUnsaid, listenOnly, Problem } from './problems';
 import { type Admission, fetchInfo, join, type ServerInfo } from './server';
 import { loadSettings } from './settings';
 import { TranscriptStore } from './transcript/store';
@@ -49,7 +50,7 @@ export function App() {
         setScreen({ at: 'left', meeting, reason: departure(reason), busy: false, problem: null });
       });
       setScreen({ at: 'call', meeting });
-      const problems = await publish(meeting.room, choices);
+      const problems = await publish(meeting, choices);
       if (problems.length > 0) {
         setScreen((screen) => (screen.at === 'call' && screen.meeting === meeting ? { at: 'call', meeting: { ...meeting, problems } } : screen));
       }
@@ -129,7 +130,7 @@ async function connect(choices: Choices): Promise<Meeting> {
 }
 
 /** Joining never fails for want of a device: each is published by itself, and what failed is told. */
-async function publish(room: Room, choices: Choices): Promise<Problem[]> {
+async function publish({ room, admission }: Meeting, choices: Choices): Promise<Problem[]> {
   if (room.localParticipant.permissions?.canPublish === false) {
     choices.cameraTrack?.stop();
     choices.microphoneTrack?.stop();
@@ -147,8 +148,16 @@ async function publish(room: Room, choices: Choices): Promise<Problem[]> {
     }
   };
   const wanted = hasMediaDevices();
+  let mayBeHeard = true;
+  try {
+    await sayAgain(admission.room, admission.token);
+  } catch {
+    mayBeHeard = false;
+    choices.microphoneTrack?.stop();
+    if (choices.microphone) problems.push(leftOutUnsaid());
+  }
   // The microphone goes first: being heard matters before being seen.
-  if (choices.microphone && (choices.microphoneTrack || wanted)) {
+  if (mayBeHeard && choices.microphone && (choices.microphoneTrack || wanted)) {
     await publishOne('microphone', async () => choices.microphoneTrack ?? openMicrophone(choices.microphoneId), Track.Source.Microphone);
   }
   if (choices.camera && (choices.cameraTrack || wanted)) {

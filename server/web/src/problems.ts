@@ -133,6 +133,11 @@ export function listenOnly(): Problem {
   return new Problem('Your link lets you watch and listen only.', 'Ask for a link that lets you speak.');
 }
 
+/** The server could not be told of a wish that this tab remembers. */
+export function leftOutUnsaid(): Problem {
+  return new Problem('You asked to be left out of captions, and the server could not be told again.', 'Turn the microphone on only if you may be captioned, or press “Leave me out” first.');
+}
+
 /** Why the meeting ended here; null when one left on one’s own. */
 export function departure(reason: DisconnectReason | undefined): Problem | null {
   switch (reason) {

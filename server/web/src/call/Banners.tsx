@@ -50,12 +50,18 @@ export function SoundBanner({ room }: { room: Room }) {
 
 export function CaptionsNotice({ captions }: { captions: CaptionsControl }) {
   if (!captions.on) return null;
+  const state = captions.optedOut ? 'opted-out' : captions.refused ? 'refused' : 'on';
+  const [what, more] = {
+    'opted-out': ['You are left out of captions', 'what you say is not turned into text.'],
+    refused: ['Captions are on, but you are not captioned', `${captions.reason || 'the server cannot hear you'}.`],
+    on: ['Captions are on', captions.reason ? `${captions.reason}.` : 'the server turns what you say into text.'],
+  }[state];
   return (
-    <div className="banner captions-notice" role="status" data-testid="captions-notice" data-opted-out={captions.optedOut}>
-      {captions.optedOut ? <CaptionsOffIcon /> : <CaptionsIcon />}
+    <div className={`banner captions-notice${state === 'refused' ? ' trouble' : ''}`} role="status" data-testid="captions-notice" data-state={state} data-opted-out={captions.optedOut}>
+      {state === 'on' ? <CaptionsIcon /> : <CaptionsOffIcon />}
       <span>
-        {captions.optedOut ? 'You are left out of captions' : 'Captions are on'}
-        <span className="tall-only">{captions.optedOut ? ': what you say is not turned into text.' : ': the server turns what you say into text.'}</span>
+        {what}
+        <span className={state === 'refused' ? '' : 'tall-only'}>: {more}</span>
       </span>
       <button type="button" className="small" data-testid="captions-opt-out" disabled={captions.pending} onClick={() => captions.setOptedOut(!captions.optedOut)}>
         {captions.optedOut ? 'Caption me again' : 'Leave me out'}

@@ -7,7 +7,7 @@ import {
 import { ConnectionQuality, Track } from 'livekit-client';
 import type { TranscriptStore } from '../transcript/store';
 import { CaptionsOffIcon, MicrophoneOffIcon, PinIcon } from '../icons';
-import { CAPTIONS_ATTRIBUTE } from './captions';
+import { asClause, CAPTIONS_ATTRIBUTE, REASON_ATTRIBUTE } from './captions';
 import { hueClass, initials } from './hue';
 import { TileCaption } from './TileCaption';
 
@@ -56,7 +56,7 @@ export function Tile({ track, transcript, pinned, onPin }: Props) {
           <span className="tile-name">
             {!screen && microphoneMuted && <span className="tile-muted" title="Microphone is off"><MicrophoneOffIcon /></span>}
             <span className="tile-label">{label}{you && <span className="tile-you">{you}</span>}</span>
-            {attributes?.[CAPTIONS_ATTRIBUTE] === 'opted-out' && <span title="Left out of captions"><CaptionsOffIcon /></span>}
+            {!screen && <NotCaptioned state={attributes?.[CAPTIONS_ATTRIBUTE]} reason={asClause(attributes?.[REASON_ATTRIBUTE])} />}
           </span>
           {!screen && <QualityMark quality={quality} />}
         </div>
@@ -66,6 +66,13 @@ export function Tile({ track, transcript, pinned, onPin }: Props) {
       </button>
     </article>
   );
+}
+
+/** Readers of captions must know whose words they will not read. */
+function NotCaptioned({ state, reason }: { state: string | undefined; reason: string }) {
+  if (state !== 'opted-out' && state !== 'refused') return null;
+  const label = state === 'opted-out' ? 'Left out of captions by own wish' : `Not captioned${reason && `: ${reason}`}`;
+  return <span role="img" aria-label={label} title={label} data-testid="not-captioned"><CaptionsOffIcon /></span>;
 }
 
 const QUALITY: Record<ConnectionQuality, { bars: number; label: string }> = {

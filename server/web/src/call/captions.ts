@@ -1,20 +1,25 @@
-// Whether captions run here. The server says so in the participant attribute `auralink.captions` of everyone.
+// Whether captions run here, and for whom. The server says so in the participant attributes `auralink.captions` (on, off,
+// opted-out, refused) and `auralink.captions.reason` of everyone.
 
 import type { Participant, Room } from 'livekit-client';
 import { EngineEvent, RoomEvent } from 'livekit-client';
 import { useParticipants } from '@livekit/components-react';
 import { useEffect, useRef, useState } from 'react';
 import type { Admission, ServerInfo } from '../server';
-import { setOwnCaptions, setRoomCaptions } from '../server';
-import { Problem } from '../problems';
+import { setRoomCaptions } from '../server';
+import { sayAgain, sayLeftOut } from '../leftOut';
+import { leftOutUnsaid, Problem } from '../problems';
 
 export const CAPTIONS_ATTRIBUTE = 'auralink.captions';
+export const REASON_ATTRIBUTE = 'auralink.captions.reason';
 
 export interface CaptionsState {
   /** Captions run in this room. */
   on: boolean;
   /** I left myself out. */
   optedOut: boolean;
+  /** The server would hear me and cannot. */
+  refused: boolean;
   /** The server told us at all; a server that is not AuraLink does not. */
   known: boolean;
 }
@@ -24,11 +29,18 @@ export function captionsState(own: string | undefined, others: readonly (string 
   const all = [own, ...others];
   const known = all.some((value) => value !== undefined);
   // Someone left out says nothing about the room: only where everyone is left out do we assume it is on.
-  const on = all.includes('on') || (all.includes('opted-out') && !all.includes('off'));
-  return { on, optedOut: own === 'opted-out', known };
+  const on = all.includes('on') || all.includes('refused') || (all.includes('opted-out') && !all.includes('off'));
+  return { on, optedOut: own === 'opted-out', refused: own === 'refused', known };
+}
+
+/** A sentence of the server's, without a full stop, as the end of one of ours. */
+export function asClause(reason: string | undefined): string {
+  return (reason ?? '').trim().replace(/\.$/, '').slice(0, 240);
 }
 
 export interface CaptionsControl extends CaptionsState {
+  /** Why I am not heard, or heard less well; may be empty. */
+  reason: string;
   pending: boolean;
   setOn: (on: boolean) => void;
   setOptedOut: (optedOut: boolean) => void;
@@ -40,6 +52,12 @@ export function useCaptions(room: Room, admission: Admission, info: ServerInfo |
   const participants = useParticipants({ room, updateOnlyOn: WATCHED });
   const token = useFreshToken(room, admission.token);
   const [pending, setPending] = useState(false);
+  useEffect(() => {
+    // A server that was restarted meanwhile knows nothing of a wish.
+    const back = () => void sayAgain(admission.room, token.current).catch(() => tell(leftOutUnsaid()));
+    room.on(RoomEvent.Reconnected, back);
+    return () => void room.off(RoomEvent.Reconnected, back);
+  }, [room, admission.room, token, tell]);
   const value = (participant: Participant) => participant.attributes[CAPTIONS_ATTRIBUTE];
   const state = captionsState(
     value(room.localParticipant),
@@ -62,9 +80,10 @@ export function useCaptions(room: Room, admission: Admission, info: ServerInfo |
   };
   return {
     ...state,
+    reason: asClause(room.localParticipant.attributes[REASON_ATTRIBUTE]),
     pending,
     setOn: (on) => void request(() => setRoomCaptions(admission.room, token.current, on)),
-    setOptedOut: (optedOut) => void request(() => setOwnCaptions(admission.room, token.current, optedOut)),
+    setOptedOut: (optedOut) => void request(() => sayLeftOut(admission.room, token.current, optedOut)),
   };
 }
 

@@ -1,0 +1,307 @@
+//! The task behind [`super::Captions`]: room events, requests and the engine's events in; taps, streams, packets and transcripts out.
+//!
+//! Rules: it awaits nothing but its inputs; rooms are known by their key, which no other room ever has, so that a request and an
+//! event that pass each other mean the same room; when events were lost, the rooms are asked to say again who is there.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use auralink_ai::scheduler::Engine;
+use auralink_ai::session::SpeechEvent;
+use auralink_media::ids::{RoomKey, TrackKey};
+use auralink_media::net::MediaHandle;
+use auralink_proto::livekit::TrackInfo;
+use auralink_proto::v1::TranscriptEvent;
+use auralink_signaling::rooms::{ParticipantRef, RoomEvent, Rooms, What};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, sleep_until};
+
+use super::CaptionsError;
+use super::outbox::Outbox;
+use super::room::{Hearing, Room, Speaker, is_microphone};
+use super::router::Router;
+use super::waiting::Waiting;
+
+mod listening;
+
+/// Speech events that wait for the task; AI threads drop (and count) beyond it.
+const SPEECH_QUEUE: usize = 4_096;
+
+/// Time between looks whether a waiting microphone can have a stream: services that stream their own audio take and free them too.
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+/// Time between looks for rooms that are over though nobody said so. That is rare: a request that passed a room's end on its way.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// Rooms that are asked in one go to say again who is there, and the time to the next go: their answers must not be lost again.
+const RESTATED_AT_ONCE: usize = 256;
+const RESTATE_EVERY: Duration = Duration::from_millis(50);
+
+type Reply<T> = oneshot::Sender<Result<T, CaptionsError>>;
+
+/// What [`super::Captions`] asks.
+pub enum Request {
+    SetEnabled { room: String, enabled: bool, reply: Reply<()> },
+    SetOptOut { room: String, identity: String, opted_out: bool, reply: Reply<()> },
+    Follow { room: String, reply: Reply<broadcast::Receiver<Arc<TranscriptEvent>>> },
+    IsEnabled { room: String, reply: oneshot::Sender<bool> },
+}
+
+/// What an AI thread says of a stream.
+struct Heard {
+    track: TrackKey,
+    event: SpeechEvent,
+}
+
+/// The task's state.
+pub struct Service {
+    rooms: Rooms,
+    media: MediaHandle,
+    availability: Arc<Result<Engine, String>>,
+    router: Router,
+    default_on: bool,
+    endpoint_silence_ms: u32,
+    state: HashMap<RoomKey, Room>,
+    /// Which room a microphone is in.
+    owner: HashMap<TrackKey, RoomKey>,
+    waiting: Waiting,
+    speech: mpsc::Sender<Heard>,
+    speech_events: Option<mpsc::Receiver<Heard>>,
+    /// When captions that had to wait may be sent; a speaker who is gone by then is passed over.
+    due: BinaryHeap<Reverse<(Instant, TrackKey)>>,
+    updates: u64,
+    /// Rooms that are still to say again who is there.
+    restate: Vec<String>,
+    restate_at: Instant,
+}
+
+impl Service {
+    pub fn new(
+        rooms: Rooms,
+        media: MediaHandle,
+        availability: Arc<Result<Engine, String>>,
+        router: Router,
+        default_on: bool,
+        endpoint_silence_ms: u32,
+    ) -> Self {
+        let (speech, speech_events) = mpsc::channel(SPEECH_QUEUE);
+        Self {
+            rooms,
+            media,
+            availability,
+            router,
+            default_on,
+            endpoint_silence_ms,
+            state: HashMap::new(),
+            owner: HashMap::new(),
+            waiting: Waiting::default(),
+            speech,
+            speech_events: Some(speech_events),
+            due: BinaryHeap::new(),
+            updates: 0,
+            restate: Vec::new(),
+            restate_at: Instant::now(),
+        }
+    }
+
+    /// Runs until the rooms or all handles are gone.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut events = self.rooms.subscribe_events();
+        let mut lost = events.lost();
+        let Some(mut speech) = self.speech_events.take() else { return };
+        let every = |period| {
+            let mut interval = tokio::time::interval(period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        };
+        let (mut retry, mut sweep) = (every(RETRY_EVERY), every(SWEEP_EVERY));
+        loop {
+            let due = self.due.peek().map(|Reverse((at, _))| *at);
+            tokio::select! {
+                event = events.recv() => {
+                    let Some(event) = event else { return };
+                    if events.lost() > lost {
+                        lost = events.lost();
+                        self.resync();
+                    }
+                    self.room_event(&event);
+                }
+                request = requests.recv() => match request {
+                    Some(request) => self.request(request),
+                    None => return,
+                },
+                Some(heard) = speech.recv() => self.heard(heard),
+                () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => self.send_due(),
+                _ = retry.tick(), if !self.waiting.is_empty() => self.retry(),
+                () = sleep_until(self.restate_at.into()), if !self.restate.is_empty() => self.restate_some(),
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn room_event(&mut self, event: &RoomEvent) {
+        let key = event.room.key;
+        match &event.what {
+            What::RoomFinished(_) => self.forget(key),
+            What::RoomStarted(_) => {
+                self.room(key, &event.room.name);
+            }
+            What::ParticipantJoined { participant, info } | What::ParticipantUpdated { participant, info } => {
+                self.room(key, &event.room.name).is_here(participant, info);
+                self.announce(key, &participant.identity);
+            }
+            What::ParticipantLeft { participant, .. } => self.room(key, &event.room.name).left(participant),
+            What::TrackPublished { participant, track, info } => {
+                self.room(key, &event.room.name);
+                self.published(key, participant, *track, info);
+            }
+            What::TrackUnpublished { track, .. } => self.unpublished(key, *track),
+            What::TapRefused { track, reason } => self.refused(key, *track, reason),
+            What::Present { participants, tracks } => {
+                let room = self.room(key, &event.room.name);
+                room.retain_people(|identity| participants.iter().any(|(participant, _)| participant.identity.as_ref() == identity));
+                for (participant, info) in participants {
+                    room.is_here(participant, info);
+                }
+                for gone in room.tracks().into_iter().filter(|track| !tracks.iter().any(|(_, other, _)| other == track)) {
+                    self.unpublished(key, gone);
+                }
+                for (participant, track, info) in tracks {
+                    self.published(key, participant, *track, info);
+                }
+                self.announce_all(key);
+            }
+            _ => {}
+        }
+    }
+
+    fn room(&mut self, key: RoomKey, name: &Arc<str>) -> &mut Room {
+        let (enabled, rooms) = (self.default_on, &self.rooms);
+        self.state.entry(key).or_insert_with(|| Room::new(name.clone(), enabled, Outbox::open(rooms.clone(), name.clone())))
+    }
+
+    /// The room that has this name now, whether or not its events have come already.
+    fn named(&mut self, name: &str) -> Result<RoomKey, CaptionsError> {
+        let key = self.rooms.key(name).ok_or_else(|| CaptionsError::NoRoom(name.to_owned()))?;
+        self.room(key, &Arc::from(name));
+        Ok(key)
+    }
+
+    fn forget(&mut self, key: RoomKey) {
+        let Some(room) = self.state.remove(&key) else { return };
+        for track in room.speakers.into_keys() {
+            self.router.detach(track);
+            self.owner.remove(&track);
+            self.waiting.remove(track);
+        }
+    }
+
+    fn published(&mut self, key: RoomKey, participant: &ParticipantRef, track: TrackKey, info: &TrackInfo) {
+        let Some(room) = self.state.get_mut(&key) else { return };
+        if !is_microphone(info) || room.speakers.contains_key(&track) {
+            return;
+        }
+        room.speakers.insert(track, Speaker::new(participant.clone(), info));
+        self.owner.insert(track, key);
+        self.listen(key, track);
+        self.announce(key, &participant.identity);
+    }
+
+    fn unpublished(&mut self, key: RoomKey, track: TrackKey) {
+        self.owner.remove(&track);
+        self.router.detach(track);
+        self.waiting.remove(track);
+        if let Some(speaker) = self.state.get_mut(&key).and_then(|room| room.speakers.remove(&track)) {
+            self.announce(key, &speaker.participant.identity);
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        // A requester that went away needs no answer.
+        match request {
+            Request::SetEnabled { room, enabled, reply } => {
+                let _ = reply.send(self.set_enabled(&room, enabled));
+            }
+            Request::SetOptOut { room, identity, opted_out, reply } => {
+                let _ = reply.send(self.set_opt_out(&room, &identity, opted_out));
+            }
+            Request::Follow { room, reply } => {
+                let _ = reply.send(self.named(&room).map(|key| self.state[&key].transcript.subscribe()));
+            }
+            Request::IsEnabled { room, reply } => {
+                let _ = reply.send(self.named(&room).is_ok_and(|key| self.state[&key].enabled));
+            }
+        }
+    }
+
+    fn set_enabled(&mut self, name: &str, enabled: bool) -> Result<(), CaptionsError> {
+        if let (true, Err(reason)) = (enabled, self.availability.as_ref()) {
+            return Err(CaptionsError::Unavailable(reason.clone()));
+        }
+        let key = self.named(name)?;
+        let Some(room) = self.state.get_mut(&key) else { return Ok(()) };
+        room.enabled = enabled;
+        for track in room.tracks() {
+            self.listen(key, track);
+        }
+        self.announce_all(key);
+        tracing::info!(room = name, enabled, "captions");
+        Ok(())
+    }
+
+    fn set_opt_out(&mut self, name: &str, identity: &str, opted_out: bool) -> Result<(), CaptionsError> {
+        let key = self.named(name)?;
+        let Some(room) = self.state.get_mut(&key) else { return Ok(()) };
+        if opted_out {
+            room.opt_out(identity);
+            room.outbox.forget(identity);
+        } else {
+            room.opt_in(identity);
+        }
+        for track in room.tracks_of(identity) {
+            self.listen(key, track);
+        }
+        self.announce(key, identity);
+        Ok(())
+    }
+
+    /// Tells the room whether a participant is heard, when that is another thing than was told last.
+    fn announce(&mut self, key: RoomKey, identity: &str) {
+        let Some(room) = self.state.get_mut(&key) else { return };
+        if let Some(told) = room.to_tell(identity) {
+            room.outbox.tell(identity.into(), told.attributes());
+        }
+    }
+
+    fn announce_all(&mut self, key: RoomKey) {
+        for identity in self.state.get(&key).map(Room::identities).unwrap_or_default() {
+            self.announce(key, &identity);
+        }
+    }
+
+    /// Events were lost: rooms may be over, and people and microphones may have come and gone.
+    fn resync(&mut self) {
+        metrics::counter!("auralink_captions_resyncs_total").increment(1);
+        self.sweep();
+        self.restate = self.rooms.list(&[]).into_iter().map(|room| room.name).collect();
+        self.restate_at = Instant::now();
+    }
+
+    fn restate_some(&mut self) {
+        for name in self.restate.split_off(self.restate.len().saturating_sub(RESTATED_AT_ONCE)) {
+            self.rooms.restate(&name);
+        }
+        self.restate_at = Instant::now() + RESTATE_EVERY;
+    }
+
+    /// Forgets rooms that are over.
+    fn sweep(&mut self) {
+        let over: Vec<RoomKey> =
+            self.state.iter().filter(|(key, room)| self.rooms.key(&room.name) != Some(**key)).map(|(key, _)| *key).collect();
+        for key in over {
+            self.forget(key);
+        }
+    }
+}
