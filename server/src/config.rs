@@ -102,7 +102,7 @@ impl FromStr for PortRange {
 }
 
 /// Media.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RtcConfig {
     /// One UDP port for all shards (default 7882), or a range with one for each.
@@ -117,12 +117,6 @@ pub struct RtcConfig {
     pub use_ice_lite: bool,
     /// Media threads; 0: cores minus `ai.threads`, at least one, and not more than a range has ports.
     pub shards: usize,
-}
-
-impl Default for RtcConfig {
-    fn default() -> Self {
-        Self { udp_port: None, port_range_start: None, port_range_end: None, node_ip: None, use_ice_lite: false, shards: 0 }
-    }
 }
 
 impl RtcConfig {

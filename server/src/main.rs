@@ -51,6 +51,10 @@ fn sentence(error: &anyhow::Error) -> String {
     })
 }
 
+fn block_on(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run)
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
@@ -62,8 +66,4 @@ mod tests {
         assert_eq!(super::sentence(&quoting).matches("the disk is full").count(), 1);
         assert_eq!(super::sentence(&Err::<(), _>(io()).context("no keys").unwrap_err()), "no keys: the disk is full");
     }
-}
-
-fn block_on(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run)
 }
