@@ -186,3 +186,12 @@ async def test_health_is_told(server):
     async with channel(server) as connection:
         check_health = connection.unary_unary("/grpc.health.v1.Health/Check")
         assert await check_health(b"") == b"\x08\x01"
+
+
+async def test_services_are_listed_by_reflection(server):
+    """What `grpcurl list` asks, by hand: ServerReflectionRequest.list_services (field 7) is an empty text."""
+    async with channel(server) as connection:
+        reflect = connection.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        answer = await reflect(iter([b"\x3a\x00"])).read()
+    for service in (b"auralink.v1.Rooms", b"auralink.v1.Speech", b"grpc.health.v1.Health"):
+        assert service in answer
