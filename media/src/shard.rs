@@ -14,6 +14,7 @@ pub mod stun;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -362,11 +363,14 @@ impl Shard {
     }
 
     fn poll_rings(&mut self, now: Instant) {
-        for key in self.ringed.clone() {
+        let mut next = self.ringed.first().copied();
+        while let Some(key) = next {
             if let Some(room) = self.rooms.get_mut(&key) {
                 room.poll_rings(&mut turn!(self, now));
             }
             self.note(key);
+            // Found anew: noting may have taken this one out.
+            next = self.ringed.range((Bound::Excluded(key), Bound::Unbounded)).next().copied();
         }
     }
 
