@@ -43,6 +43,8 @@ pub struct ParticipantSpec {
     pub single_connection: bool,
     /// What it may do.
     pub permissions: MediaPermissions,
+    /// An agent by its token: it may send in the name of those whose speech it turns into text (see [`crate::data`]).
+    pub agent: bool,
     /// Hidden participants are not announced and never heard as speakers.
     pub hidden: bool,
     /// False for server-made participants without a connection (publisher seam).
@@ -509,6 +511,8 @@ pub struct ShardStats {
     pub handover_dropped: u64,
     /// A limit of a table was hit.
     pub limit_hits: u64,
+    /// Data packets dropped because they speak of someone whom their sender may not speak for.
+    pub data_in_anothers_name: u64,
     /// Data packets dropped for a slow receiver.
     pub data_dropped: u64,
     /// Reliable data packets that a resuming client sent again although they had come.

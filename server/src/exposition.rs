@@ -71,6 +71,7 @@ pub fn media(text: &mut String, shards: &[ShardStats]) {
             ("why=\"unknown_ssrc\"", |s| s.dropped_unknown_ssrc),
             ("why=\"slow_data_receiver\"", |s| s.data_dropped),
             ("why=\"repeated_data\"", |s| s.data_repeated),
+            ("why=\"data_in_anothers_name\"", |s| s.data_in_anothers_name),
             ("why=\"send_failed\"", |s| s.send_failed),
             ("why=\"handover_full\"", |s| s.handover_dropped),
         ],

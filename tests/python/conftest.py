@@ -34,12 +34,13 @@ class Server:
     def http(self) -> str:
         return "http" + self.ws.removeprefix("ws")
 
-    def token(self, room: str, identity: str, *, attributes: dict | None = None, **grants) -> str:
+    def token(self, room: str, identity: str, *, attributes: dict | None = None, kind: str = "standard", **grants) -> str:
         """An access token as an application makes it, by LiveKit's own library."""
         grants = {"room_join": True, "can_update_own_metadata": True, **grants}
         token = (
             api.AccessToken(self.key, self.secret)
             .with_identity(identity)
+            .with_kind(kind)
             .with_grants(api.VideoGrants(room=room, **grants))
             .with_ttl(datetime.timedelta(minutes=10))
         )

@@ -107,3 +107,39 @@ async def test_one_calls_another(join):
         caller.local_participant.perform_rpc(destination_identity="answerer", method="greet", payload="hi"), PATIENCE_S
     )
     assert answer == "hello caller, you said hi"
+
+
+async def test_captions_of_others_come_from_agents_alone(join, server, room_name, packets):
+    transcriptions, streams = [], []
+
+    def listen(room: rtc.Room):
+        keeping(packets)(room)
+        room.on("transcription_received", lambda segments, participant, _: transcriptions.append((participant.identity, segments[0].text)))
+
+        def on_stream(reader: rtc.TextStreamReader, identity: str):
+            async def read():
+                streams.append((identity, await reader.read_all()))
+
+            asyncio.get_running_loop().create_task(read())
+
+        room.register_text_stream_handler("lk.transcription", on_stream)
+
+    async def say_as_ana(participant: rtc.LocalParticipant, text: str, attributes: dict):
+        segment = rtc.TranscriptionSegment(id="s1", text=text, start_time=0, end_time=0, language="en", final=True)
+        await participant.publish_transcription(rtc.Transcription(participant_identity="ana", track_sid="TR_of_ana", segments=[segment]))
+        writer = await participant.stream_text(topic="lk.transcription", sender_identity="ana", attributes=attributes)
+        await writer.write(text)
+        await writer.aclose()
+
+    await join("ana", prepare=listen)
+    mallory = (await join("mallory")).local_participant
+    scribe = (await join("scribe", token=server.token(room_name, "scribe", kind="agent"))).local_participant
+    await say_as_ana(mallory, "I owe mallory money", {"lk.transcribed_track_id": "TR_of_ana"})
+    await say_as_ana(mallory, "mallory's own words", {})
+    await mallory.publish_data(b"that was all")
+    await until(lambda: packets, "what mallory sent last")
+    await until(lambda: streams, "mallory's stream in her own name")
+    await say_as_ana(scribe, "good morning", {"lk.transcribed_track_id": "TR_of_ana"})
+    await until(lambda: transcriptions and len(streams) > 1, "what the agent wrote down")
+    assert transcriptions == [("ana", "good morning")]
+    assert streams == [("mallory", "mallory's own words"), ("ana", "good morning")]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::control::Event;
-use crate::data::{MAX_PACKET, stamp, wrap};
+use crate::data::{Refused, Sender, stamp, wrap};
 use crate::ids::ParticipantKey;
 use crate::room::outbox::{ReceiveState, Reliable};
 use crate::room::{Room, Turn};
@@ -75,11 +75,23 @@ impl Room {
             return;
         }
         let (sid, identity) = (&participant.spec.sid, &participant.spec.identity);
-        let packet = if bare { wrap(data, sid, identity) } else { stamp(data, sid, identity, reliable) };
-        let Some(packet) = packet else {
-            turn.stats.data_dropped += 1;
-            tracing::debug!(room = ?self.key, participant = ?key, bytes = data.len(), limit = MAX_PACKET, "data packet refused: not readable, empty or too large");
-            return;
+        let packet = if bare {
+            wrap(data, sid, identity).ok_or(Refused::Unreadable)
+        } else {
+            let publications = &self.publications;
+            let owns = |sid: &str| participant.publications.iter().filter_map(|track| publications.get(track)).any(|p| p.spec.sid == sid);
+            stamp(data, Sender { sid, identity, agent: participant.spec.agent }, owns, reliable)
+        };
+        let packet = match packet {
+            Ok(packet) => packet,
+            Err(refused) => {
+                match refused {
+                    Refused::Unreadable => turn.stats.data_dropped += 1,
+                    Refused::AnothersName => turn.stats.data_in_anothers_name += 1,
+                }
+                tracing::debug!(room = ?self.key, participant = ?key, bytes = data.len(), %refused, "data packet refused");
+                return;
+            }
         };
         // A client that resumes sends again what it does not know to be here.
         if reliable && packet.sequence > 0 {

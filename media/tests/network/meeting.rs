@@ -98,6 +98,7 @@ impl Meeting {
             identity: client.identity.clone(),
             single_connection: single,
             permissions,
+            agent: false,
             hidden: false,
             connected: true,
         };

@@ -58,6 +58,58 @@ fn data_reaches_those_it_is_meant_for_in_the_senders_name() {
 }
 
 #[test]
+fn captions_of_someone_else_come_from_agents_alone() {
+    seeded(22, || {
+        let mut world = World::new(22, Conditions::PERFECT, None);
+        let (alice, mallory, agent) =
+            (world.join(false, true), world.join(true, true), world.join_with(true, true, |spec| spec.agent = true));
+        let microphone = world.publish(alice, auralink_media::packet::MediaKind::Audio, 1, true);
+        world.run(Duration::from_secs(2));
+        let (of_alice, of_mallory) = (world.clients[&alice].identity.clone(), world.clients[&mallory].identity.clone());
+        let transcription = data_packet::Value::Transcription(livekit::Transcription {
+            transcribed_participant_identity: of_alice.clone(),
+            track_id: format!("TR_{}", microphone.0),
+            ..Default::default()
+        });
+        let stream = |track: Option<&str>| {
+            let attributes = track.map(|track| ("lk.transcribed_track_id".to_owned(), track.to_owned())).into_iter().collect();
+            let content_header = Some(livekit::data_stream::header::ContentHeader::TextHeader(Default::default()));
+            data_packet::Value::StreamHeader(livekit::data_stream::Header {
+                topic: "lk.transcription".into(),
+                attributes,
+                content_header,
+                ..Default::default()
+            })
+        };
+        let as_alice = |value: &data_packet::Value| {
+            livekit::DataPacket { participant_identity: of_alice.clone(), value: Some(value.clone()), ..Default::default() }.encode_to_vec()
+        };
+        let track = format!("TR_{}", microphone.0);
+        let heard = |world: &World| -> Vec<(String, bool)> {
+            let read = |(_, bytes): &(bool, Vec<u8>)| {
+                let packet = livekit::DataPacket::decode(&bytes[..]).unwrap();
+                (packet.participant_identity, matches!(packet.value, Some(data_packet::Value::Transcription(_))))
+            };
+            world.clients[&alice].data.iter().map(read).collect()
+        };
+        for value in [&transcription, &stream(Some(&track)), &stream(None)] {
+            assert!(world.clients.get_mut(&mallory).unwrap().send_data(true, &as_alice(value)));
+        }
+        world.run(Duration::from_millis(500));
+        assert_eq!(heard(&world), [(of_mallory, false)], "a stream of one's own, in one's own name");
+        assert_eq!(world.shard.stats().data_in_anothers_name, 2);
+        world.clients.get_mut(&alice).unwrap().data.clear();
+        for value in [&transcription, &stream(Some(&track))] {
+            assert!(world.clients.get_mut(&agent).unwrap().send_data(true, &as_alice(value)));
+        }
+        world.run(Duration::from_millis(500));
+        assert_eq!(heard(&world), [(world.clients[&agent].identity.clone(), true), (of_alice.clone(), false)]);
+        assert_eq!(world.shard.stats().data_in_anothers_name, 2);
+        world.end();
+    });
+}
+
+#[test]
 fn bytes_on_a_channel_of_ones_own_reach_the_others_as_user_packets() {
     for single in [false, true] {
         seeded(23, move || {

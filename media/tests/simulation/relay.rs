@@ -27,6 +27,7 @@ fn a_relayed_track_is_forwarded_like_a_local_one_and_asks_for_its_key_frames() {
                 identity: "elsewhere".into(),
                 single_connection: false,
                 permissions: auralink_media::control::MediaPermissions { publish: true, subscribe: true, data: true },
+                agent: false,
                 hidden: false,
                 connected: false,
             },

@@ -99,22 +99,26 @@ impl World {
 
     /// A participant joins.
     pub fn join(&mut self, single: bool, red: bool) -> ParticipantKey {
+        self.join_with(single, red, |_| {})
+    }
+
+    /// The same, with something else said of the participant.
+    pub fn join_with(&mut self, single: bool, red: bool, say: impl FnOnce(&mut ParticipantSpec)) -> ParticipantKey {
         let key = ParticipantKey(self.key());
         let address = |port: u16| SocketAddr::new([10, 0, 1, (key.0 % 250) as u8].into(), port);
         let client =
             Client::new(&ClientSpec { key, single, red, address: [address(5000), address(5001)], crypto: dtls::provider }, self.now);
-        self.command(Command::AddParticipant {
-            room: ROOM,
-            participant: key,
-            spec: ParticipantSpec {
-                sid: client.sid.clone(),
-                identity: client.identity.clone(),
-                single_connection: single,
-                permissions: MediaPermissions { publish: true, subscribe: true, data: true },
-                hidden: false,
-                connected: true,
-            },
-        });
+        let mut spec = ParticipantSpec {
+            sid: client.sid.clone(),
+            identity: client.identity.clone(),
+            single_connection: single,
+            permissions: MediaPermissions { publish: true, subscribe: true, data: true },
+            agent: false,
+            hidden: false,
+            connected: true,
+        };
+        say(&mut spec);
+        self.command(Command::AddParticipant { room: ROOM, participant: key, spec });
         self.clients.insert(key, client);
         if self.auto_subscribe {
             for track in self.tracks.keys().copied().collect::<Vec<_>>() {

@@ -114,6 +114,7 @@ impl Participant {
             identity: self.identity.to_string(),
             single_connection: self.single_connection,
             permissions: self.media_permissions(),
+            agent: self.base.kind() == Kind::Agent,
             hidden: self.grant.hidden,
             connected: !matches!(self.link, Link::Local),
         }
