@@ -457,6 +457,11 @@ pub enum Event {
         /// The packet.
         packet: Box<livekit::DataPacket>,
     },
+    /// The shard of the room has ended by a fault: nothing of the room is left there, and no command about it is taken.
+    RoomLost {
+        /// The room.
+        room: RoomKey,
+    },
     /// A tap was asked for a track that cannot be heard.
     TapRefused {
         /// The room.
@@ -493,6 +498,10 @@ pub struct ShardStats {
     pub pli_in: u64,
     /// Key-frame requests sent to publishers.
     pub pli_out: u64,
+    /// 1 when a fault has ended the shard: its rooms are lost, and no room is opened there any more.
+    pub ended: u64,
+    /// Connections that a fault (a panic) in the code that runs them ended.
+    pub connection_faults: u64,
     /// Packets dropped because the tap's ring was full.
     pub tap_dropped: u64,
     /// Datagrams from addresses that no peer validated.

@@ -14,6 +14,7 @@ pub mod control;
 pub mod data;
 pub mod egress;
 pub mod estimate;
+mod fault;
 pub mod forward;
 pub mod history;
 pub mod ids;

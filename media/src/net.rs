@@ -13,14 +13,15 @@ mod socket;
 mod worker;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use crate::control::{Command, Event, MAX_SHARDS, MediaConfig, ShardStats};
+use crate::fault;
 use crate::ids::RoomKey;
 use crate::net::handover::{INBOUND_SLOTS, Rings};
 use crate::net::poll::Wake;
@@ -156,13 +157,18 @@ impl Sfu {
             let (woken_by, report, events) = (Arc::clone(&wake), Arc::clone(&stats), Arc::clone(&events));
             let worker = Worker::new(shard, socket, candidates, commands, woken_by, report, events, rings)
                 .map_err(|source| NetError::System { what: "an epoll instance", source })?;
-            ports.push(ShardPort { commands: sender, wake, stats });
+            ports.push(ShardPort { commands: sender, wake, stats, ended: OnceLock::new() });
             workers.push(worker);
         }
         // All sockets are bound: now nothing but the system can refuse.
         let mut sfu = Sfu { handle: MediaHandle::new(ports, None), threads: Vec::new(), addresses };
         for (index, worker) in workers.into_iter().enumerate() {
-            let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || worker.run());
+            let (handle, events) = (sfu.handle.clone(), Arc::clone(&events));
+            let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+                if let Err(fault) = fault::caught(|| worker.run()) {
+                    handle.shard_ended(index, fault, &*events);
+                }
+            });
             match thread {
                 Ok(thread) => sfu.threads.push(thread),
                 Err(source) => {
@@ -203,7 +209,7 @@ impl Sfu {
         }
         for thread in self.threads {
             if thread.join().is_err() {
-                tracing::error!("a media shard ended by a panic");
+                tracing::error!("a media shard ended by a fault while it said that it had ended");
             }
         }
     }
@@ -236,6 +242,17 @@ struct ShardPort {
     commands: SyncSender<Command>,
     wake: Arc<Wake>,
     stats: Arc<Lock<ShardStats>>,
+    /// The fault that ended it.
+    ended: OnceLock<String>,
+}
+
+/// A shard that a fault has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedShard {
+    /// Its number.
+    pub shard: usize,
+    /// What the panic said.
+    pub fault: String,
 }
 
 /// Which rooms are where.
@@ -245,6 +262,8 @@ struct Directory {
     rooms: HashMap<RoomKey, (usize, usize)>,
     /// Participants of each shard, plus one for each room so that empty rooms spread too.
     loads: Vec<usize>,
+    /// Shards that have ended: no room is put there.
+    ended: BTreeSet<usize>,
 }
 
 struct Shared {
@@ -263,7 +282,7 @@ pub struct MediaHandle {
 
 impl MediaHandle {
     fn new(ports: Vec<ShardPort>, detached: Option<SyncSender<Command>>) -> MediaHandle {
-        let directory = Directory { rooms: HashMap::new(), loads: vec![0; ports.len()] };
+        let directory = Directory { loads: vec![0; ports.len()], ..Directory::default() };
         let shared = Shared { ports, directory: Lock::new(directory), next_key: AtomicU64::new(1), detached };
         MediaHandle { shared: Arc::new(shared) }
     }
@@ -317,6 +336,26 @@ impl MediaHandle {
         self.shared.ports.iter().map(|p| p.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()).collect()
     }
 
+    /// Shards that a fault has ended, each with it. They do not come back: the process should be started anew.
+    pub fn ended(&self) -> Vec<EndedShard> {
+        let ended = self.shared.ports.iter().enumerate();
+        ended.filter_map(|(shard, port)| port.ended.get().map(|fault| EndedShard { shard, fault: fault.clone() })).collect()
+    }
+
+    /// On the thread of a shard that a fault has ended; its socket and queue are closed by now.
+    fn shard_ended(&self, shard: usize, fault: String, events: &(dyn Fn(Event) + Send + Sync)) {
+        tracing::error!(shard, fault, "a fault ended a media shard: its rooms are closed, and no room is opened there any more");
+        let Some(port) = self.shared.ports.get(shard) else { return };
+        // An end is told once.
+        let _ = port.ended.set(fault);
+        let mut report = port.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *report = ShardStats { ended: 1, rooms: 0, participants: 0, publications: 0, subscriptions: 0, ..report.clone() };
+        drop(report);
+        for room in self.shared.directory.lock().unwrap_or_else(std::sync::PoisonError::into_inner).lose(shard) {
+            events(Event::RoomLost { room });
+        }
+    }
+
     /// A number that this process has not used for a room, participant or track.
     pub fn next_key(&self) -> u64 {
         self.shared.next_key.fetch_add(1, Ordering::Relaxed)
@@ -352,8 +391,18 @@ impl Directory {
         if !matches!(command, Command::OpenRoom { .. }) {
             return Err(Refused::UnknownRoom(room));
         }
-        let least = self.loads.iter().enumerate().min_by_key(|(_, load)| **load);
+        let running = self.loads.iter().enumerate().filter(|(shard, _)| !self.ended.contains(shard));
+        let least = running.min_by_key(|(_, load)| **load);
         least.map(|(shard, _)| shard).ok_or(Refused::Stopped)
+    }
+
+    /// A shard has ended; gives the rooms that were there.
+    fn lose(&mut self, ended: usize) -> Vec<RoomKey> {
+        self.ended.insert(ended);
+        self.loads[ended] = 0;
+        let mut lost: Vec<RoomKey> = self.rooms.extract_if(|_, (shard, _)| *shard == ended).map(|(room, _)| room).collect();
+        lost.sort_unstable();
+        lost
     }
 
     fn note(&mut self, change: Change, room: RoomKey, shard: usize) {

@@ -31,6 +31,7 @@ use self::sending::Sending;
 use crate::egress::Route;
 use crate::egress::report::ReportClock;
 use crate::estimate::Estimator;
+use crate::fault;
 use crate::packet::{Codec, Extensions, MediaKind, RtpPacket};
 
 /// A receiving stream of a transport: one SSRC of one section (one simulcast layer).
@@ -271,6 +272,12 @@ pub enum NegotiationError {
     },
 }
 
+impl NegotiationError {
+    fn fault() -> NegotiationError {
+        NegotiationError::State("a fault of the server ended the connection; connect again".to_owned())
+    }
+}
+
 /// A local description and which section carries which of our send tracks.
 #[derive(Debug, Clone)]
 pub struct LocalDescription {
@@ -303,6 +310,8 @@ pub struct TransportStats {
     pub rtx_sent: u64,
     /// Bytes sent.
     pub bytes_sent: u64,
+    /// The connection ended by a fault in the code that runs it: 0 or 1.
+    pub faults: u64,
 }
 
 /// One peer connection.
@@ -354,27 +363,28 @@ impl Transport {
 
     /// Is this a datagram of this transport? STUN by ufrag and MAC, everything else by validated address.
     pub fn accepts(&self, source: SocketAddr, destination: SocketAddr, datagram: &[u8]) -> bool {
-        self.is_ours(source, destination, datagram)
+        // Whoever knows a ufrag is heard this far. Nothing was changed: the datagram is dropped as any that is not ours.
+        fault::caught(|| self.is_ours(source, destination, datagram)).unwrap_or(false)
     }
 
     /// Takes a datagram. What is not ours, or does not open, is dropped and counted.
     pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, destination: SocketAddr, datagram: &[u8], slab: &mut SendSlab) {
         if self.life != Life::Closed {
-            self.receive_datagram(now, source, destination, datagram, slab);
+            self.contained((), |this| this.receive_datagram(now, source, destination, datagram, slab));
         }
     }
 
     /// Time went by: call at the instant that [`Transport::poll_output`] named, or later.
     pub fn handle_timeout(&mut self, now: Instant, slab: &mut SendSlab) {
         if self.life != Life::Closed {
-            self.advance(now, slab);
+            self.contained((), |this| this.advance(now, slab));
         }
     }
 
     /// The next event, or the next deadline.
     pub fn poll_output(&mut self, now: Instant, slab: &mut SendSlab) -> TransportOutput {
         if self.rtc_dirty && self.life != Life::Closed {
-            self.drain(now, slab);
+            self.contained((), |this| this.drain(now, slab));
         }
         match self.events.pop_front() {
             Some(event) => TransportOutput::Event(event),
@@ -389,7 +399,7 @@ impl Transport {
     /// [`NegotiationError`] with what was wrong; the transport goes on as before the offer unless it was so broken that
     /// the connection ends, which comes as [`TransportEvent::Closed`].
     pub fn accept_offer(&mut self, _now: Instant, offer: RemoteOffer) -> Result<LocalDescription, NegotiationError> {
-        self.answer(offer.0)
+        self.contained(Err(NegotiationError::fault()), |this| this.answer(offer.0))
     }
 
     /// Before [`Transport::accept_offer`]: how the client's track with this msid track id (LiveKit's cid) is taken. `None`, as without
@@ -411,7 +421,7 @@ impl Transport {
 
     /// We offer. None: nothing to negotiate, or an offer is pending.
     pub fn create_offer(&mut self, _now: Instant) -> Option<LocalDescription> {
-        self.offer()
+        self.contained(None, Transport::offer)
     }
 
     /// The next [`Transport::create_offer`] carries new ICE credentials. Where the client offers, it must restart.
@@ -426,7 +436,7 @@ impl Transport {
     /// [`NegotiationError::State`] without a pending offer: nothing happened. Anything else says what was wrong with the answer,
     /// and the connection ends ([`TransportEvent::Closed`]).
     pub fn accept_answer(&mut self, _now: Instant, answer: RemoteAnswer) -> Result<(), NegotiationError> {
-        self.apply_answer(answer.0)
+        self.contained(Err(NegotiationError::fault()), |this| this.apply_answer(answer.0))
     }
 
     /// A trickled candidate.
@@ -435,7 +445,7 @@ impl Transport {
     ///
     /// [`NegotiationError::Limit`] when there are too many.
     pub fn add_remote_candidate(&mut self, candidate: RemoteCandidate) -> Result<(), NegotiationError> {
-        self.trickle(candidate.0)
+        self.contained(Err(NegotiationError::fault()), |this| this.trickle(candidate.0))
     }
 
     /// Our ICE ufrag now.
@@ -466,22 +476,22 @@ impl Transport {
 
     /// PLI to the publisher; throttling is the room's.
     pub fn request_key_frame(&mut self, now: Instant, recv: RecvId) {
-        self.send_picture_loss(now, recv);
+        self.contained((), |this| this.send_picture_loss(now, recv));
     }
 
     /// False: the channel is not open, or its buffer is over its limit and the message was dropped (and counted).
     pub fn send_data(&mut self, channel: ChannelId, binary: bool, data: &[u8]) -> bool {
-        self.write_channel(channel, binary, data)
+        self.contained(false, |this| this.write_channel(channel, binary, data))
     }
 
     /// Bytes that wait in a data channel's send buffer.
     pub fn buffered_bytes(&mut self, channel: ChannelId) -> usize {
-        self.channel_backlog(channel)
+        self.contained(0, |this| this.channel_backlog(channel))
     }
 
     /// Says goodbye to the peer (DTLS close_notify) and ends.
     pub fn close(&mut self, now: Instant, slab: &mut SendSlab) {
-        self.shut_down(now, slab);
+        self.contained((), |this| this.shut_down(now, slab));
     }
 
     /// Counters.

@@ -83,6 +83,8 @@ pub fn media(text: &mut String, shards: &[ShardStats]) {
         &[(incoming, |s| s.handed_in), (outgoing, |s| s.handed_out)],
     );
     write("auralink_shard_limit_hits_total", Counter, "Limits of media tables that were hit.", &[("", |s| s.limit_hits)]);
+    write("auralink_shard_ended", Gauge, "1 when a fault has ended the shard; `/health` says which.", &[("", |s| s.ended)]);
+    write("auralink_connection_faults_total", Counter, "Connections that a fault of the server ended.", &[("", |s| s.connection_faults)]);
     write("auralink_shard_rooms", Gauge, "Rooms of a shard now.", &[("", |s| s.rooms)]);
     write("auralink_shard_participants", Gauge, "Participants of a shard now.", &[("", |s| s.participants)]);
     write("auralink_shard_publications", Gauge, "Publications of a shard now.", &[("", |s| s.publications)]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use auralink_media::net::MediaHandle;
+use auralink_media::net::{EndedShard, MediaHandle};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -36,7 +36,7 @@ pub fn router(state: ApiState, recorder: PrometheusHandle, media: MediaHandle) -
     process.describe();
     let metrics = MetricsState { recorder, media, captions: state.captions.clone(), process };
     Router::new()
-        .route("/health", get(|| async { "OK\n" }))
+        .route("/health", get(health).with_state(metrics.media.clone()))
         .route("/metrics", get(render_metrics).with_state(metrics))
         .merge(auralink_signaling::livekit::router(state.rooms.clone()))
         .merge(api::router(state))
@@ -44,6 +44,17 @@ pub fn router(state: ApiState, recorder: PrometheusHandle, media: MediaHandle) -
         .layer(CatchPanicLayer::new())
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER))
         .layer(axum::middleware::from_fn(correlation::correlate))
+}
+
+/// Whether everything runs. A media shard that a fault has ended does not come back in this process: whoever watches it starts another.
+async fn health(State(media): State<MediaHandle>) -> Result<&'static str, (StatusCode, String)> {
+    let ended = media.ended();
+    if ended.is_empty() {
+        return Ok("OK\n");
+    }
+    let line = |shard: &EndedShard| format!("a fault ended media shard {} and its rooms: {}\n", shard.shard, shard.fault);
+    let lines: String = ended.iter().map(line).collect();
+    Err((StatusCode::SERVICE_UNAVAILABLE, format!("{lines}restart the server\n")))
 }
 
 async fn render_metrics(State(state): State<MetricsState>) -> impl IntoResponse {
@@ -54,4 +65,49 @@ async fn render_metrics(State(state): State<MetricsState>) -> impl IntoResponse 
         exposition::speech(&mut text, &engine.stats());
     }
     ([("content-type", "text/plain; version=0.0.4")], text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use auralink_media::control::{Command, Event, MediaConfig, MediaPermissions, ParticipantSpec};
+    use auralink_media::ids::{ParticipantKey, RoomKey};
+    use auralink_media::net::Sfu;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn health_names_the_media_shard_that_a_fault_has_ended() {
+        let config = MediaConfig {
+            udp_bind: vec!["127.0.0.1:0".parse().unwrap()],
+            shards: 1,
+            advertised: Vec::new(),
+            ice_lite: false,
+            max_participants: 0,
+            max_tracks_per_participant: 1,
+        };
+        // Called on the shard's thread, where it stands for any fault.
+        let events = |event| assert!(!matches!(event, Event::NegotiationFailed { .. }), "one thing too many");
+        let sfu = Sfu::start(config, Arc::new(events), Vec::new()).unwrap();
+        let media = sfu.handle();
+        assert_eq!(health(State(media.clone())).await, Ok("OK\n"));
+        let room = RoomKey(1);
+        media.send(Command::OpenRoom { room }).unwrap();
+        let spec = ParticipantSpec {
+            sid: "PA_1".into(),
+            identity: "ana".into(),
+            single_connection: true,
+            permissions: MediaPermissions { publish: true, subscribe: true, data: true },
+            agent: false,
+            hidden: false,
+            connected: true,
+        };
+        media.send(Command::AddParticipant { room, participant: ParticipantKey(2), spec }).unwrap();
+        while media.ended().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (status, text) = health(State(media)).await.unwrap_err();
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text, "a fault ended media shard 0 and its rooms: one thing too many\nrestart the server\n");
+        sfu.stop();
+    }
 }

@@ -156,6 +156,10 @@ impl Room {
                 self.send_waiting(turn, key);
             }
             TransportEvent::Disconnected | TransportEvent::Closed => {
+                // One that is over asks for no more time, and would not be counted then.
+                if let Some(peer) = turn.peers.get_mut(peer_key) {
+                    peer.count_dropped(turn.stats);
+                }
                 self.set_link(key, target, Link::Down);
                 turn.events.push_back(Event::Disconnected { room: self.key, participant: key, target });
             }

@@ -63,6 +63,7 @@ impl Peer {
         stats.dropped_unknown_address += now.unvalidated - before.unvalidated;
         stats.dropped_unknown_ssrc += now.unknown_ssrc - before.unknown_ssrc;
         stats.limit_hits += now.limit_hits - before.limit_hits;
+        stats.connection_faults += now.faults - before.faults;
     }
 }
 

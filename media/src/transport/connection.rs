@@ -16,6 +16,7 @@ use super::{SendSlab, Transport, TransportConfig, TransportEvent};
 use crate::egress::keys::MasterKeys;
 use crate::egress::seal::Opener;
 use crate::egress::{Egress, Route, header};
+use crate::fault;
 
 /// Data that may wait for a slow receiver, all channels of a connection together, in bytes.
 const MAX_CHANNEL_BACKLOG: usize = 512 * 1024;
@@ -294,6 +295,17 @@ impl Transport {
             }
             _ => {}
         }
+    }
+
+    /// Runs the connection's machinery; a fault in it ends this connection and no other. What it may have left half-done is its own,
+    /// and the slab's, where bytes that no datagram names are not sent. The send path, which is ours, does not come by here.
+    pub(super) fn contained<T>(&mut self, ended: T, run: impl FnOnce(&mut Transport) -> T) -> T {
+        fault::caught(|| run(self)).unwrap_or_else(|fault| {
+            tracing::error!(fault, ufrag = self.negotiation.local_ufrag(), "a fault ended a media connection");
+            self.stats.faults += 1;
+            self.fail("a fault in the code that runs it");
+            ended
+        })
     }
 
     /// The end, said once.

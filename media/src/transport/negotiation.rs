@@ -5,7 +5,6 @@
 mod placement;
 
 use std::collections::HashSet;
-use std::panic::AssertUnwindSafe;
 
 use aws_lc_rs::hmac;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
@@ -17,6 +16,7 @@ use super::description::{self, Description, Direction, Section, Source};
 use super::remote::{self, Read};
 use super::{CodecWish, LocalDescription, NegotiationError, Transport, TransportConfig, TransportEvent};
 use crate::egress::{Payload, Template};
+use crate::fault;
 use crate::packet::{Codec, MediaKind};
 
 /// Media sections of one connection.
@@ -143,7 +143,7 @@ pub(super) struct Refusal {
 
 /// Runs str0m's SDP code so that an unforeseen description can end one connection at most, never the process.
 pub(super) fn guarded<T, E: std::fmt::Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, Refusal> {
-    match std::panic::catch_unwind(AssertUnwindSafe(run)) {
+    match fault::caught(run) {
         Ok(result) => result.map_err(|error| Refusal { reason: error.to_string(), broken: false }),
         Err(_) => Err(Refusal { reason: "it contradicts itself or an earlier one".to_owned(), broken: true }),
     }

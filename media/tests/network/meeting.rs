@@ -140,6 +140,16 @@ impl Meeting {
         client.receiving().received.values().filter(of_track).map(|s| s.packets.len()).sum()
     }
 
+    /// Whether such an event came.
+    pub fn seen(&self, such: impl Fn(&Event) -> bool) -> bool {
+        self.seen.iter().any(such)
+    }
+
+    /// Everyone of this room has gone.
+    pub fn forget(&mut self, room: RoomKey) {
+        self.people.retain(|person| person.room != room);
+    }
+
     /// Runs clients and signaling until `done`.
     pub fn run_until(&mut self, what: &str, done: impl Fn(&Meeting) -> bool) {
         let give_up = Instant::now() + PATIENCE;

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 
 use auralink_media::control::{Command, Event, ShardStats};
-use auralink_media::ids::ParticipantKey;
-use auralink_media::packet::MediaKind;
+use auralink_media::ids::{ParticipantKey, RoomKey};
+use auralink_media::net::{EndedShard, Refused};
+use auralink_media::packet::{Codec, MediaKind};
 use auralink_media::shard::entropy::shard_prefix;
 
 use crate::meeting::{Meeting, config, sharing};
@@ -116,5 +117,51 @@ fn what_does_not_fit_the_ring_of_a_stalled_shard_is_dropped_and_counted() {
     meeting.run_until("sound in both rooms again", |m| {
         heard.iter().zip(&before).all(|((_, who, track), before)| m.received(*who, *track) > before + 50)
     });
+    sfu.stop();
+}
+
+#[test]
+fn a_shard_that_a_fault_ended_is_seen_and_the_others_go_on() {
+    // What listens to events runs on the shard's thread: it stands for any fault there that no connection contains.
+    let (sfu, mut meeting) = Meeting::listening(config(2), |event| {
+        assert!(!matches!(event, Event::TrackStarted { codec: Codec::Vp8, .. }), "a fault in the shard");
+    });
+    let (lost, kept) = (meeting.open(), meeting.open());
+    let (alice, bob) = (meeting.join(lost, false), meeting.join(lost, true));
+    let (carol, dave) = (meeting.join(kept, false), meeting.join(kept, true));
+    let of_carol = meeting.publish(carol, MediaKind::Audio);
+    let of_alice = meeting.publish(alice, MediaKind::Audio);
+    meeting.run_until("sound in both rooms", |m| m.received(bob, of_alice) > 10 && m.received(dave, of_carol) > 10);
+    assert_eq!(meeting.media.ended(), []);
+    meeting.publish(alice, MediaKind::Video);
+    meeting.run_until("the end of a shard", |m| m.seen(|event| matches!(event, Event::RoomLost { room } if *room == lost)));
+    assert_eq!(meeting.media.ended(), [EndedShard { shard: 0, fault: "a fault in the shard".to_owned() }]);
+    assert_eq!((meeting.media.stats()[0].rooms, meeting.media.stats()[0].participants), (0, 0));
+    assert!(!meeting.seen(|event| matches!(event, Event::RoomLost { room } if *room == kept)));
+    assert_eq!(meeting.media.send(Command::CloseRoom { room: lost }), Err(Refused::UnknownRoom(lost)));
+    meeting.forget(lost);
+    let before = meeting.received(dave, of_carol);
+    meeting.run_until("sound in the room that is left", |m| m.received(dave, of_carol) > before + 50);
+    // Both that are opened now, and not just every second.
+    for _ in 0..2 {
+        let room = meeting.open();
+        let (erin, frank) = (meeting.join(room, false), meeting.join(room, true));
+        let of_erin = meeting.publish(erin, MediaKind::Audio);
+        meeting.run_until("sound in a new room", |m| m.received(frank, of_erin) > 10);
+    }
+    sfu.stop();
+}
+
+#[test]
+fn without_any_shard_no_room_is_opened() {
+    let (sfu, mut meeting) = Meeting::listening(config(1), |event| {
+        assert!(!matches!(event, Event::TrackStarted { .. }), "a fault in the shard");
+    });
+    let room = meeting.open();
+    let alice = meeting.join(room, false);
+    meeting.publish(alice, MediaKind::Audio);
+    meeting.run_until("the end of the shard", |m| m.seen(|event| matches!(event, Event::RoomLost { .. })));
+    let another = RoomKey(meeting.media.next_key());
+    assert_eq!(meeting.media.send(Command::OpenRoom { room: another }), Err(Refused::Stopped));
     sfu.stop();
 }

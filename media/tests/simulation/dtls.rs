@@ -10,6 +10,8 @@ use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider,
 
 const HELLO: u8 = 1;
 const REPLY: u8 = 2;
+/// A record of this kind makes the session that reads it panic, as an unforeseen one might in a real library.
+pub const FAULT: u8 = 99;
 /// First bytes as DTLS has them (RFC 7983): handshake, application data, alert.
 const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
@@ -119,6 +121,7 @@ impl DtlsInstance for Session {
                     self.established(&rest[8..], keys);
                 }
             }
+            [HANDSHAKE, _, _, FAULT, ..] => panic!("a fault in DTLS"),
             [DATA, ref rest @ ..] if self.peer.is_some() => self.events.push_back(Pending::Data(rest.to_vec())),
             [ALERT, ..] if self.peer.is_some() => self.events.push_back(Pending::Closed),
             _ => {}

@@ -9,6 +9,7 @@ use auralink_media::packet::MediaKind;
 use auralink_media::shard::{Limits, ShardInput};
 
 use crate::determinism::seeded;
+use crate::dtls::FAULT;
 use crate::network::Conditions;
 use crate::world::{World, server};
 
@@ -40,6 +41,36 @@ fn strangers_are_not_heard() {
         world.check_streams(true);
         world.end();
     });
+}
+
+#[test]
+fn a_fault_ends_the_connection_that_met_it_and_no_other() {
+    for single in [false, true] {
+        seeded(33, move || {
+            let mut world = World::new(33, Conditions::PERFECT, None);
+            let (alice, bob, carol) = (world.join(single, true), world.join(true, true), world.join(false, true));
+            let (of_alice, of_bob) = (world.publish(alice, MediaKind::Audio, 1, false), world.publish(bob, MediaKind::Audio, 1, false));
+            world.run(Duration::from_secs(2));
+            let source = world.clients[&alice].publisher.address;
+            world.shard.handle(world.now, ShardInput::Datagram { source, destination: server(), bytes: &[22, 254, 253, FAULT, 0] });
+            let heard = |world: &World, who, track| world.received(who, track)[0].packets.len();
+            let before = (heard(&world, carol, of_alice), heard(&world, carol, of_bob));
+            world.run(Duration::from_secs(1));
+            let after = (heard(&world, carol, of_alice), heard(&world, carol, of_bob));
+            assert_eq!(world.shard.stats().connection_faults, 1);
+            assert_eq!(after.0, before.0, "the connection is over");
+            assert!(after.1 >= before.1 + 45, "the others go on");
+            let lost = |(_, event): &&(_, Event)| matches!(event, Event::Disconnected { participant, .. } if *participant == alice);
+            assert_eq!(world.events.iter().filter(lost).count(), 1, "its client is to start over");
+            // As signaling has it: it leaves, and comes again.
+            world.leave(alice);
+            let again = world.join(single, true);
+            let of_alice = world.publish(again, MediaKind::Audio, 1, false);
+            world.run(Duration::from_secs(2));
+            assert!(heard(&world, carol, of_alice) > 45 && heard(&world, again, of_bob) > 45);
+            world.end();
+        });
+    }
 }
 
 #[test]

@@ -222,6 +222,7 @@ fn room_of(event: &Event) -> RoomKey {
         | Event::Speakers { room, .. }
         | Event::Quality { room, .. }
         | Event::Data { room, .. }
+        | Event::RoomLost { room }
         | Event::TapRefused { room, .. } => *room,
     }
 }

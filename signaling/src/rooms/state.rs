@@ -86,6 +86,8 @@ pub(crate) struct RoomState {
     counts_changed: bool,
     simulated_speakers: Vec<(Instant, ParticipantKey)>,
     nonces: VecDeque<Vec<u8>>,
+    /// Nothing of the room is left in the media plane.
+    media_lost: bool,
     finished: bool,
 }
 
@@ -107,6 +109,7 @@ impl RoomState {
             counts_changed: false,
             simulated_speakers: Vec::new(),
             nonces: VecDeque::new(),
+            media_lost: false,
             finished: false,
             room,
         };
@@ -173,6 +176,7 @@ impl RoomState {
         let keys: Vec<ParticipantKey> = self.participants.keys().copied().collect();
         let action = match reason {
             DisconnectReason::ServerShutdown => livekit::leave_request::Action::Reconnect,
+            _ if self.media_lost => livekit::leave_request::Action::Reconnect,
             _ => livekit::leave_request::Action::Disconnect,
         };
         for key in keys {
@@ -183,6 +187,12 @@ impl RoomState {
         let info = self.info.clone();
         self.event(What::RoomFinished(info));
         self.effects.push(Effect::Finished);
+    }
+
+    /// The room's media shard has ended by a fault: everyone starts over, and the room is made anew where there is one.
+    pub(super) fn lose_media(&mut self, now: Now) {
+        self.media_lost = true;
+        self.finish(now, DisconnectReason::MediaFailure);
     }
 
     /// A signal connection ended or its client does not read. A late word of a replaced connection is ignored.
@@ -304,7 +314,9 @@ impl RoomState {
     }
 
     fn media(&mut self, command: Command) {
-        self.effects.push(Effect::Media(command));
+        if !self.media_lost {
+            self.effects.push(Effect::Media(command));
+        }
     }
 
     fn event(&mut self, what: What) {

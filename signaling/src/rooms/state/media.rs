@@ -43,6 +43,7 @@ impl RoomState {
                     self.event(What::Data { participant, packet: Arc::from(packet) });
                 }
             }
+            Event::RoomLost { .. } => self.lose_media(now),
             Event::TapRefused { track, refusal, .. } => {
                 self.event(What::TapRefused { track, reason: refusal.reason });
             }

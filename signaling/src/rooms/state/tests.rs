@@ -825,3 +825,17 @@ fn a_follower_that_lost_events_is_told_again_who_is_there() {
     assert_eq!(participants.iter().map(|(who, _)| &*who.identity).collect::<Vec<_>>(), ["ann", "ben"]);
     assert_eq!(tracks.iter().map(|(who, track, _)| (&*who.identity, *track)).collect::<Vec<_>>(), [("ann", started)]);
 }
+
+#[test]
+fn a_room_whose_shard_has_ended_sends_everyone_to_start_over_and_asks_media_nothing_more() {
+    let mut house = house();
+    let (ann, ben) = (house.join("ann"), house.join("ben"));
+    house.publish(ann, "mic");
+    let effects = house.media(Event::RoomLost { room: ROOM });
+    for who in [ann, ben] {
+        assert!(told(&effects, who).iter().any(|message| matches!(message, Message::Leave(leave)
+            if leave.action() == Action::Reconnect && leave.reason() == DisconnectReason::MediaFailure)));
+    }
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Media(_))), "there is nobody to take it");
+    assert!(matches!(effects.last(), Some(Effect::Finished)));
+}
