@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use auralink_signaling::access::{Claims, bearer};
+use auralink_signaling::access::{Claims, VideoGrant, bearer};
 use auralink_signaling::rooms::{Rooms, RoomsError};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::captions::{Captions, CaptionsError};
+use crate::captions::{By, Captions, CaptionsError, Model};
 use crate::credentials::random_text;
 
 /// Largest request body: all requests are a few short strings.
@@ -95,6 +95,8 @@ struct Info {
     name: &'static str,
     version: &'static str,
     captions: CaptionsInfo,
+    /// What turns speech into text; none without captions.
+    model: Option<Model>,
 }
 
 #[derive(Serialize)]
@@ -111,7 +113,7 @@ async fn info(State(state): State<ApiState>) -> Json<Info> {
         Err(reason) => (Vec::new(), Some(reason.to_owned())),
     };
     let captions = CaptionsInfo { available: reason.is_none(), reason, default: state.captions.default_on(), languages };
-    Json(Info { name: "AuraLink", version: env!("CARGO_PKG_VERSION"), captions })
+    Json(Info { name: "AuraLink", version: env!("CARGO_PKG_VERSION"), captions, model: state.captions.model() })
 }
 
 #[derive(Deserialize)]
@@ -180,8 +182,13 @@ async fn set_captions(
     headers: HeaderMap,
     request: Result<Json<SetCaptions>, JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
-    authorized(&state, &headers, &room)?;
-    state.captions.set_enabled(&room, request?.enabled).await?;
+    let claims = authorized(&state, &headers, &room)?;
+    // Who may only watch does not decide for those who speak.
+    if claims.require_room_admin(&room).is_err() && !claims.require_join_of(&room).is_ok_and(VideoGrant::can_publish) {
+        let message = "the token does not grant 'canPublish': captions are turned on and off by those who may speak";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "permission_denied", message));
+    }
+    state.captions.set_enabled(&room, request?.enabled, By::from(&claims)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use auralink_ai::scheduler::Engine;
 use auralink_media::net::MediaHandle;
 use auralink_proto::v1::TranscriptEvent;
+use auralink_signaling::access::Claims;
 use auralink_signaling::rooms::{Rooms, RoomsError};
+use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 mod limiter;
@@ -49,6 +51,29 @@ pub struct Captions {
     requests: mpsc::Sender<Request>,
     availability: Arc<Result<Engine, String>>,
     default_on: bool,
+}
+
+/// Who turns captions of a room on or off: the holder of a token.
+pub struct By {
+    /// The token's identity.
+    pub identity: String,
+    /// The token's name; who is in the room is called by the name that people see there.
+    pub name: String,
+}
+
+impl From<&Claims> for By {
+    fn from(claims: &Claims) -> Self {
+        Self { identity: claims.identity.clone(), name: claims.name.clone() }
+    }
+}
+
+/// A model pack, as people are told of it.
+#[derive(Debug, Serialize)]
+pub struct Model {
+    /// Its name and version.
+    pub name: String,
+    /// It shows that captions work and is not meant to be relied on: packs whose name ends with `-demo`.
+    pub demonstrator: bool,
 }
 
 /// Why a request was refused.
@@ -106,10 +131,17 @@ impl Captions {
         self.default_on && self.availability.is_ok()
     }
 
-    /// Turns captions of a room on or off.
-    pub async fn set_enabled(&self, room: &str, enabled: bool) -> Result<(), CaptionsError> {
+    /// Turns captions of a room on or off, and tells everyone there who did it.
+    pub async fn set_enabled(&self, room: &str, enabled: bool, by: By) -> Result<(), CaptionsError> {
         let room = room.to_owned();
-        self.ask(|reply| Request::SetEnabled { room, enabled, reply }).await?
+        self.ask(|reply| Request::SetEnabled { room, enabled, by, reply }).await?
+    }
+
+    /// The model pack behind the captions, if there are any.
+    pub fn model(&self) -> Option<Model> {
+        let name = self.engine().ok()?.stats().pack;
+        let demonstrator = is_demonstrator(&name);
+        Some(Model { name, demonstrator })
     }
 
     /// A participant does not want to be heard, or wants again.
@@ -134,5 +166,20 @@ impl Captions {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| CaptionsError::Stopped)?;
         answer.await.map_err(|_| CaptionsError::Stopped)
+    }
+}
+
+fn is_demonstrator(pack: &str) -> bool {
+    pack.split_whitespace().next().is_some_and(|name| name.ends_with("-demo"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demonstrator_is_known_by_its_name() {
+        assert!(is_demonstrator("en-demo 0.2.1") && is_demonstrator("de-demo"));
+        assert!(!is_demonstrator("en-large 1.0.0-demo") && !is_demonstrator(""));
     }
 }

@@ -137,6 +137,30 @@ async def test_following_needs_the_room(rooms, messages, server, room_name, join
     assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_who_may_only_watch_does_not_turn_captions_on(rooms, messages, server, room_name):
+    admin = bearer(server.token(room_name, "backend", room_create=True))
+    await rooms.Create(messages.CreateRequest(name=room_name, captions=False), metadata=admin)
+    watcher = bearer(server.token(room_name, "watcher", can_publish=False))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        async for _ in rooms.Follow(messages.FollowRequest(room=room_name), metadata=watcher):
+            pass
+    assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    passive = rooms.Follow(messages.FollowRequest(room=room_name, passive=True), metadata=watcher)
+    await passive.initial_metadata()
+    passive.cancel()
+
+
+async def test_followers_are_told_who_turns_captions_on(rooms, messages, server, room_name):
+    admin = bearer(server.token(room_name, "backend", room_create=True, room_admin=True))
+    await rooms.Create(messages.CreateRequest(name=room_name, captions=False), metadata=admin)
+    call = rooms.Follow(messages.FollowRequest(room=room_name, passive=True), metadata=admin)
+    await call.initial_metadata()
+    await rooms.Create(messages.CreateRequest(name=room_name, captions=True), metadata=admin)
+    event = await asyncio.wait_for(call.read(), PATIENCE_S)
+    assert (event.notice, event.participant_identity) == ("backend turned captions on", "backend")
+    call.cancel()
+
+
 async def test_following_ends_with_the_room(rooms, messages, server, room_name, join, room_service):
     await join("someone")
     call = rooms.Follow(messages.FollowRequest(room=room_name), metadata=bearer(server.token(room_name, "backend", room_admin=True)))

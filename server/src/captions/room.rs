@@ -194,7 +194,7 @@ impl Room {
     }
 
     /// What `identity` must be told now, when it is another thing than it was told last.
-    pub fn to_tell(&mut self, identity: &str) -> Option<Told> {
+    pub fn news_for(&mut self, identity: &str) -> Option<Told> {
         let now = self.truth(identity);
         let person = self.people.get_mut(identity)?;
         (person.told != now).then(|| {
@@ -255,18 +255,18 @@ mod tests {
     #[test]
     fn everyone_is_told_once_and_again_when_it_changes_or_somebody_else_wrote_it() {
         let mut room = room();
-        assert_eq!(room.to_tell("ana"), Some(Told::new("on", "")));
-        assert_eq!(room.to_tell("ana"), None);
-        assert_eq!(room.to_tell("nobody"), None);
+        assert_eq!(room.news_for("ana"), Some(Told::new("on", "")));
+        assert_eq!(room.news_for("ana"), None);
+        assert_eq!(room.news_for("nobody"), None);
         room.speakers.insert(TrackKey(1), Speaker { hearing: Hearing::Refused("encrypted".into()), ..speaker() });
-        assert_eq!(room.to_tell("ana"), Some(Told::new("refused", "encrypted")));
+        assert_eq!(room.news_for("ana"), Some(Told::new("refused", "encrypted")));
         room.is_here(&ana("PA_1"), &info("on", ""));
-        assert_eq!(room.to_tell("ana"), Some(Told::new("refused", "encrypted")), "she wrote something else herself");
+        assert_eq!(room.news_for("ana"), Some(Told::new("refused", "encrypted")), "she wrote something else herself");
         room.enabled = false;
-        assert_eq!(room.to_tell("ana"), Some(Told::new("off", "")));
+        assert_eq!(room.news_for("ana"), Some(Told::new("off", "")));
         room.enabled = true;
         room.opt_out("ana");
-        assert_eq!(room.to_tell("ana"), Some(Told::new("opted-out", "")));
+        assert_eq!(room.news_for("ana"), Some(Told::new("opted-out", "")));
         let long = "ä".repeat(REASON_BYTES);
         assert_eq!(Told::new("refused", &long).reason, "ä".repeat(REASON_BYTES / 2));
     }

@@ -18,11 +18,12 @@ use auralink_signaling::rooms::{ParticipantRef, RoomEvent, Rooms, What};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, sleep_until};
 
-use super::CaptionsError;
 use super::outbox::Outbox;
 use super::room::{Hearing, Room, Speaker, is_microphone};
 use super::router::Router;
 use super::waiting::Waiting;
+use super::wording::{switched_event, switched_packet};
+use super::{By, CaptionsError};
 
 mod listening;
 
@@ -43,7 +44,7 @@ type Reply<T> = oneshot::Sender<Result<T, CaptionsError>>;
 
 /// What [`super::Captions`] asks.
 pub enum Request {
-    SetEnabled { room: String, enabled: bool, reply: Reply<()> },
+    SetEnabled { room: String, enabled: bool, by: By, reply: Reply<()> },
     SetOptOut { room: String, identity: String, opted_out: bool, reply: Reply<()> },
     Follow { room: String, reply: Reply<broadcast::Receiver<Arc<TranscriptEvent>>> },
     IsEnabled { room: String, reply: oneshot::Sender<bool> },
@@ -221,8 +222,8 @@ impl Service {
     fn request(&mut self, request: Request) {
         // A requester that went away needs no answer.
         match request {
-            Request::SetEnabled { room, enabled, reply } => {
-                let _ = reply.send(self.set_enabled(&room, enabled));
+            Request::SetEnabled { room, enabled, by, reply } => {
+                let _ = reply.send(self.set_enabled(&room, enabled, by));
             }
             Request::SetOptOut { room, identity, opted_out, reply } => {
                 let _ = reply.send(self.set_opt_out(&room, &identity, opted_out));
@@ -236,18 +237,26 @@ impl Service {
         }
     }
 
-    fn set_enabled(&mut self, name: &str, enabled: bool) -> Result<(), CaptionsError> {
+    fn set_enabled(&mut self, name: &str, enabled: bool, by: By) -> Result<(), CaptionsError> {
         if let (true, Err(reason)) = (enabled, self.availability.as_ref()) {
             return Err(CaptionsError::Unavailable(reason.clone()));
         }
         let key = self.named(name)?;
         let Some(room) = self.state.get_mut(&key) else { return Ok(()) };
+        if room.enabled == enabled {
+            return Ok(());
+        }
         room.enabled = enabled;
+        let shown = [room.name_of(&by.identity), by.name].into_iter().find(|name| !name.is_empty());
+        let by = By { name: shown.unwrap_or_else(|| by.identity.clone()), identity: by.identity };
+        room.outbox.send(Arc::from(""), vec![switched_packet(enabled, &by)]);
+        // Nobody follows: nobody needs it.
+        let _ = room.transcript.send(Arc::new(switched_event(enabled, &by)));
         for track in room.tracks() {
             self.listen(key, track);
         }
         self.announce_all(key);
-        tracing::info!(room = name, enabled, "captions");
+        tracing::info!(room = name, enabled, by = by.identity, "captions");
         Ok(())
     }
 
@@ -270,7 +279,7 @@ impl Service {
     /// Tells the room whether a participant is heard, when that is another thing than was told last.
     fn announce(&mut self, key: RoomKey, identity: &str) {
         let Some(room) = self.state.get_mut(&key) else { return };
-        if let Some(told) = room.to_tell(identity) {
+        if let Some(told) = room.news_for(identity) {
             room.outbox.tell(identity.into(), told.attributes());
         }
     }
@@ -303,5 +312,75 @@ impl Service {
         for key in over {
             self.forget(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use auralink_media::control::Command;
+    use auralink_media::ids::ParticipantKey;
+    use auralink_proto::livekit;
+    use auralink_signaling::access::KeySet;
+    use auralink_signaling::rooms::{RoomRef, RoomsConfig, media_events};
+
+    /// A service without an engine, a room `r`, and the far end of its media, without which no room stands.
+    async fn service() -> (Service, RoomRef, std::sync::mpsc::Receiver<Command>) {
+        let (media, commands) = MediaHandle::detached();
+        let (_sink, events) = media_events();
+        let rooms = Rooms::new(media.clone(), events, KeySet::new([("key", "a secret of thirty-two characters")]), RoomsConfig::default());
+        let made = rooms.create(livekit::CreateRoomRequest { name: "r".into(), ..Default::default() }).await.unwrap();
+        let room = RoomRef { key: rooms.key("r").unwrap(), sid: made.sid.into(), name: "r".into() };
+        let router = Router::start(Vec::new()).unwrap();
+        (Service::new(rooms, media, Arc::new(Err("no engine".into())), router, false, 500), room, commands)
+    }
+
+    fn published(room: &RoomRef, track: u64) -> RoomEvent {
+        let participant = ParticipantRef { key: ParticipantKey(1), sid: "PA_1".into(), identity: "ana".into() };
+        let info = TrackInfo { source: livekit::TrackSource::Microphone as i32, ..Default::default() };
+        RoomEvent { room: room.clone(), what: What::TrackPublished { participant, track: TrackKey(track), info } }
+    }
+
+    #[tokio::test]
+    async fn a_room_is_known_before_its_events_and_made_anew_is_another() {
+        let (mut service, room, _media) = service().await;
+        assert_eq!(service.named("r").unwrap(), room.key);
+        service.room_event(&published(&room, 5));
+        let (key, remade) = {
+            service.rooms.delete("r").await.unwrap();
+            service.rooms.create(livekit::CreateRoomRequest { name: "r".into(), ..Default::default() }).await.unwrap();
+            (room.key, service.named("r").unwrap())
+        };
+        assert_ne!(key, remade);
+        assert!(service.state[&remade].speakers.is_empty());
+        // The late word of the old room's end does not touch the new one.
+        service.room_event(&RoomEvent { room, what: What::RoomFinished(livekit::Room::default()) });
+        assert!(service.state.contains_key(&remade) && !service.state.contains_key(&key));
+        assert!(matches!(service.named("none"), Err(CaptionsError::NoRoom(_))));
+    }
+
+    #[tokio::test]
+    async fn what_was_lost_is_made_good() {
+        let (mut service, room, _media) = service().await;
+        let over = RoomRef { key: RoomKey(999), name: "over".into(), ..room.clone() };
+        service.room_event(&published(&over, 7));
+        service.room_event(&published(&room, 5));
+        assert_eq!(service.owner.len(), 2);
+
+        let mut events = service.rooms.subscribe_events();
+        service.resync();
+        assert!(!service.state.contains_key(&over.key), "a room whose end was lost");
+        assert!(!service.owner.contains_key(&TrackKey(7)));
+        service.restate_some();
+        assert!(service.restate.is_empty());
+        let present = loop {
+            let event = events.recv().await.unwrap();
+            if matches!(event.what, What::Present { .. }) {
+                break event;
+            }
+        };
+        service.room_event(&present);
+        assert!(service.state[&room.key].speakers.is_empty(), "a microphone whose end was lost");
+        assert!(service.owner.is_empty());
     }
 }

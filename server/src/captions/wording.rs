@@ -4,16 +4,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use auralink_ai::audio::Samples;
 use auralink_ai::session::{self, DegradeRule, SegmentId};
+use auralink_proto::livekit::{DataPacket, UserPacket, data_packet};
 use auralink_proto::v1::{TranscriptEvent, Word};
 
+use super::By;
 use super::packets::CaptionUpdate;
 use super::room::Speaker;
+
+/// Topic of the data packets that say who turned captions on or off.
+const SWITCH_TOPIC: &str = "auralink.captions";
 
 /// Told to people whose microphone is end-to-end encrypted.
 pub const ENCRYPTED: &str = "the microphone is end-to-end encrypted: the server cannot hear it";
 
 /// Told to people for whom there is no stream.
-pub const NO_STREAM: &str = "as many microphones are captioned as this server can; this one is next in line when another ends";
+pub const NO_STREAM: &str = "as many microphones are captioned as this server can; this one waits for another to end";
 
 /// A position on the stream's clock, for the wire.
 pub fn wire_ms(samples: Samples) -> i64 {
@@ -97,6 +102,24 @@ pub fn notice_event(speaker: &Speaker, participant_name: String, notice: String)
         track_sid: speaker.track_sid.clone(),
         received_at_ms: unix_ms(),
         notice,
+        ..TranscriptEvent::default()
+    }
+}
+
+/// Tells clients who turned captions on or off: JSON on [`SWITCH_TOPIC`], from no participant.
+pub fn switched_packet(enabled: bool, by: &By) -> DataPacket {
+    let payload = serde_json::json!({ "enabled": enabled, "by": { "identity": by.identity, "name": by.name } });
+    let user = UserPacket { payload: payload.to_string().into_bytes(), topic: Some(SWITCH_TOPIC.to_owned()), ..UserPacket::default() };
+    DataPacket { value: Some(data_packet::Value::User(user)), ..DataPacket::default() }
+}
+
+/// Tells followers the same.
+pub fn switched_event(enabled: bool, by: &By) -> TranscriptEvent {
+    TranscriptEvent {
+        participant_identity: by.identity.clone(),
+        participant_name: by.name.clone(),
+        received_at_ms: unix_ms(),
+        notice: format!("{} turned captions {}", by.name, if enabled { "on" } else { "off" }),
         ..TranscriptEvent::default()
     }
 }

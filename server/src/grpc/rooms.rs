@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 
 use super::authorize::{caller, captions_status, granted, joins, publishes, rooms_status};
 use super::refuse::{drain, first};
-use crate::captions::Captions;
+use crate::captions::{By, Captions};
 use crate::publish;
 
 /// The service.
@@ -41,7 +41,7 @@ impl RoomsApi for RoomsService {
         let wanted = livekit::CreateRoomRequest { name, max_participants, empty_timeout: empty_timeout_s, metadata, ..Default::default() };
         let room = self.rooms.create(wanted).await.map_err(|error| rooms_status(&error))?;
         if let Some(enabled) = captions {
-            self.captions.set_enabled(&room.name, enabled).await.map_err(|error| captions_status(&error))?;
+            self.captions.set_enabled(&room.name, enabled, By::from(&claims)).await.map_err(|error| captions_status(&error))?;
         }
         Ok(Response::new(self.described(room).await))
     }
@@ -71,7 +71,9 @@ impl RoomsApi for RoomsService {
         granted(&[claims.require_room_admin(&room), joins(&claims, &room)])?;
         let transcript = self.captions.follow(&room).await.map_err(|error| captions_status(&error))?;
         if !passive && !self.captions.is_enabled(&room).await {
-            self.captions.set_enabled(&room, true).await.map_err(|error| captions_status(&error))?;
+            // Who may only watch does not decide for those who speak.
+            granted(&[claims.require_room_admin(&room), publishes(&claims, &room)])?;
+            self.captions.set_enabled(&room, true, By::from(&claims)).await.map_err(|error| captions_status(&error))?;
         }
         let (events, stream) = mpsc::channel(64);
         tokio::spawn(forward(transcript, events, interim).in_current_span());

@@ -4,6 +4,7 @@
 import { type LocalTrack, Room, RoomEvent, Track, VideoPresets } from 'livekit-client';
 import { useCallback, useEffect, useRef, useState } from 'react';
 import { CallScreen } from './call/CallScreen';
+import { Hues } from './call/hue';
 import { hasMediaDevices, openCamera, openMicrophone } from './devices';
 import { parseFragment } from './invitation';
 import { type Choices, JoinScreen } from './join/JoinScreen';
@@ -18,6 +19,7 @@ export interface Meeting {
   room: Room;
   admission: Admission;
   transcript: TranscriptStore;
+  hues: Hues;
   /** What went wrong while camera and microphone were published. */
   problems: Problem[];
 }
@@ -124,9 +126,11 @@ async function connect(choices: Choices): Promise<Meeting> {
   });
   const transcript = new TranscriptStore(admission.room);
   transcript.attach(room);
+  const hues = new Hues();
+  hues.follow(room);
   await room.connect(invitation.url ?? location.origin, admission.token);
   admission = { ...admission, identity: room.localParticipant.identity };
-  return { room, admission, transcript, problems: [] };
+  return { room, admission, transcript, hues, problems: [] };
 }
 
 /** Joining never fails for want of a device: each is published by itself, and what failed is told. */

@@ -133,6 +133,11 @@ export function listenOnly(): Problem {
   return new Problem('Your link lets you watch and listen only.', 'Ask for a link that lets you speak.');
 }
 
+/** Who may only watch does not decide for those who speak. */
+export function captionsAreOthers(): Problem {
+  return new Problem('Your link lets you watch and listen only: captions are turned on and off by those who may speak.', 'Ask one of them.');
+}
+
 /** The server could not be told of a wish that this tab remembers. */
 export function leftOutUnsaid(): Problem {
   return new Problem('You asked to be left out of captions, and the server could not be told again.', 'Turn the microphone on only if you may be captioned, or press “Leave me out” first.');

@@ -6,6 +6,8 @@ export interface ServerInfo {
   name: string;
   version: string;
   captions: { available: boolean; reason: string | null; default: boolean; languages: string[] };
+  /** What turns speech into text; null without captions. */
+  model: { name: string; demonstrator: boolean } | null;
 }
 
 export interface Admission {
@@ -13,6 +15,12 @@ export interface Admission {
   room: string;
   identity: string;
   name: string;
+}
+
+/** What readers must know of a model that is no product; null for any other. */
+export function demonstratorCaution(info: ServerInfo | null): string | null {
+  if (!info?.model?.demonstrator) return null;
+  return `The speech model (${info.model.name}) is a demonstrator trained on synthetic speech: expect wrong words.`;
 }
 
 /** Null when the server behind the page is not AuraLink (a LiveKit server during development). */

@@ -11,6 +11,8 @@ export interface Settings {
   theme: Theme;
   /** Whether captions lie over the tiles; the transcript fills either way. */
   captionsOverTiles: boolean;
+  /** Whether one letter alone does something (WCAG 2.1.4: such keys can be turned off). */
+  letterKeys: boolean;
 }
 
 export type Theme = 'system' | 'light' | 'dark';
@@ -26,6 +28,7 @@ const DEFAULTS: Settings = {
   speakerId: '',
   theme: 'system',
   captionsOverTiles: true,
+  letterKeys: true,
 };
 
 export function loadSettings(): Settings {

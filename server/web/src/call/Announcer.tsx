@@ -21,7 +21,7 @@ export function Announcer({ room, transcript, messages }: Props) {
   return (
     <div className="visually-hidden">
       <div role="log" aria-live="polite" aria-label="Captions" data-testid="announcer">
-        {finished.map((line) => <p key={line.key}>{line.name}: {line.text}</p>)}
+        {finished.map((line) => <p key={line.key}>{line.note ? line.text : `${line.name}: ${line.text}`}</p>)}
       </div>
       <div role="log" aria-live="polite" aria-label="New messages">
         {received.map((message) => <p key={message.id}>Message from {message.from?.name || message.from?.identity || 'someone'}: {message.message}</p>)}

@@ -1,39 +1,35 @@
 // Strips above the stage: the state of the connection, and what everyone must know about captions.
 
-import { useAudioPlayback, useConnectionState } from '@livekit/components-react';
-import { ConnectionState, type Room } from 'livekit-client';
-import { useEffect, useRef, useState } from 'react';
+import { useAudioPlayback } from '@livekit/components-react';
+import type { Room } from 'livekit-client';
 import { CaptionsIcon, CaptionsOffIcon } from '../icons';
 import type { CaptionsControl } from './captions';
+import type { Connection } from './connection';
 
-const BACK_SHOWN_MS = 2500;
-
-export function ConnectionBanner({ room }: { room: Room }) {
-  const state = useConnectionState(room);
-  const lost = state === ConnectionState.Reconnecting || state === ConnectionState.SignalReconnecting;
-  const wasLost = useRef(false);
-  const [back, setBack] = useState(false);
-  useEffect(() => {
-    if (lost) {
-      wasLost.current = true;
-      setBack(false);
-      return;
-    }
-    if (!wasLost.current || state !== ConnectionState.Connected) return;
-    wasLost.current = false;
-    setBack(true);
-    const timer = setTimeout(() => setBack(false), BACK_SHOWN_MS);
-    return () => clearTimeout(timer);
-  }, [lost, state]);
-  if (lost) {
-    return (
-      <div className="banner trouble" role="status" data-testid="banner" data-state="reconnecting">
-        <span className="spinner" aria-hidden="true" /> <span>The connection was lost. Reconnecting<span className="tall-only">: you need not do anything</span>.</span>
-      </div>
-    );
+export function ConnectionBanner({ connection, onLeave }: { connection: Connection; onLeave: () => void }) {
+  switch (connection) {
+    case 'fine':
+      return null;
+    case 'lost':
+      return (
+        <div className="banner trouble" role="status" data-testid="banner" data-state="reconnecting">
+          <span className="spinner" aria-hidden="true" /> <span>The connection was lost. Reconnecting<span className="tall-only">: you need not do anything</span>.</span>
+        </div>
+      );
+    case 'gone':
+      return (
+        <div className="banner trouble" role="status" data-testid="banner" data-state="gone">
+          <span className="spinner" aria-hidden="true" />
+          <span>
+            {navigator.onLine ? 'The server has not answered for more than 10 seconds' : 'This computer is offline'}
+            <span className="tall-only">{navigator.onLine ? ': it may have stopped, or the network between is cut' : ', so the server cannot be reached'}</span>. Still trying.
+          </span>
+          <button type="button" className="small" data-testid="banner-leave" onClick={onLeave}>Leave</button>
+        </div>
+      );
+    case 'back':
+      return <div className="banner fine" role="status" data-testid="banner" data-state="reconnected">Connected again.</div>;
   }
-  if (back) return <div className="banner fine" role="status" data-testid="banner" data-state="reconnected">Connected again.</div>;
-  return null;
 }
 
 /** Browsers play no sound on a page that nobody has touched. */

@@ -8,15 +8,17 @@ import { CloseIcon, LinkIcon, Mark, PeopleIcon } from '../icons';
 import { shareLink } from '../invitation';
 import { Notice } from '../Notice';
 import { Problem } from '../problems';
-import type { ServerInfo } from '../server';
+import { demonstratorCaution, type ServerInfo } from '../server';
 import { loadSettings } from '../settings';
 import { copyText } from '../transcript/TranscriptActions';
 import { TranscriptPanel } from '../transcript/TranscriptPanel';
 import { Announcer } from './Announcer';
 import { CaptionsNotice, ConnectionBanner, SoundBanner } from './Banners';
 import { useCaptions } from './captions';
+import { ServerGone, useConnection } from './connection';
 import { ChatPanel } from './ChatPanel';
 import { ControlBar, type Panel } from './ControlBar';
+import { HuesContext } from './hue';
 import { useLocalMedia } from './localMedia';
 import { SettingsDialog } from './SettingsDialog';
 import { useShortcuts } from './shortcuts';
@@ -31,7 +33,9 @@ interface Props {
 export function CallScreen(props: Props) {
   return (
     <RoomContext.Provider value={props.meeting.room}>
-      <Call {...props} />
+      <HuesContext.Provider value={props.meeting.hues}>
+        <Call {...props} />
+      </HuesContext.Provider>
       <RoomAudioRenderer />
     </RoomContext.Provider>
   );
@@ -53,7 +57,8 @@ function Call({ meeting, info, invite }: Props) {
   useEffect(() => meeting.problems.forEach(tell), [meeting.problems, tell]);
 
   const media = useLocalMedia(room, tell);
-  const captions = useCaptions(room, admission, info, tell);
+  const captions = useCaptions(room, admission, info, transcript, tell);
+  const connection = useConnection(room);
   const participants = useParticipants({ room, updateOnlyOn: [RoomEvent.ParticipantConnected, RoomEvent.ParticipantDisconnected] });
   const chat = useChat();
 
@@ -82,7 +87,7 @@ function Call({ meeting, info, invite }: Props) {
     h: () => togglePanel('chat'),
     d: () => setSettingsOpen(true),
     Escape: () => setPanel(null),
-  });
+  }, settings.letterKeys);
 
   const main = useRef<HTMLElement>(null);
   useEffect(() => main.current?.focus(), []);
@@ -110,7 +115,7 @@ function Call({ meeting, info, invite }: Props) {
       </header>
 
       <div className="banners">
-        <ConnectionBanner room={room} />
+        <ConnectionBanner connection={connection} onLeave={leave} />
         <SoundBanner room={room} />
         <CaptionsNotice captions={captions} />
         {participants.length === 1 && (
@@ -124,7 +129,9 @@ function Call({ meeting, info, invite }: Props) {
       </div>
 
       <main className="call-main" ref={main} tabIndex={-1} aria-label={`Room ${admission.room}`}>
-        <Stage transcript={settings.captionsOverTiles ? transcript : null} />
+        <ServerGone.Provider value={connection === 'gone'}>
+          <Stage transcript={settings.captionsOverTiles ? transcript : null} />
+        </ServerGone.Provider>
       </main>
 
       {panel && (
@@ -138,13 +145,13 @@ function Call({ meeting, info, invite }: Props) {
           {panel === 'chat' ? (
             <ChatPanel messages={chat.chatMessages} sending={chat.isSending} onSend={send} />
           ) : (
-            <TranscriptPanel transcript={transcript} hint={transcriptHint(info, captions.on)} />
+            <TranscriptPanel transcript={transcript} hint={transcriptHint(info, captions.on)} caution={captions.on ? demonstratorCaution(info) : null} />
           )}
         </aside>
       )}
 
       <footer className="call-foot">
-        <ControlBar media={media} captions={captions} panel={panel} unread={panel === 'chat' ? 0 : Math.max(0, chat.chatMessages.length - read)} onPanel={togglePanel} onSettings={() => setSettingsOpen(true)} onLeave={leave} />
+        <ControlBar media={media} captions={captions} letterKeys={settings.letterKeys} panel={panel} unread={panel === 'chat' ? 0 : Math.max(0, chat.chatMessages.length - read)} onPanel={togglePanel} onSettings={() => setSettingsOpen(true)} onLeave={leave} />
       </footer>
 
       {settingsOpen && <SettingsDialog room={room} settings={settings} onSettings={setSettings} onClose={() => setSettingsOpen(false)} tell={tell} />}

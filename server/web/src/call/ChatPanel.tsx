@@ -5,7 +5,7 @@ import { type FormEvent, useState } from 'react';
 import { SendIcon } from '../icons';
 import { clockTime } from '../transcript/formats';
 import { useFollowEnd } from '../transcript/TranscriptPanel';
-import { hueClass } from './hue';
+import { useHueClass } from './hue';
 
 /** LiveKit sends a text stream of this size in one piece. */
 const MESSAGE_LIMIT = 4000;
@@ -17,6 +17,7 @@ interface Props {
 }
 
 export function ChatPanel({ messages, sending, onSend }: Props) {
+  const hueClass = useHueClass();
   const [text, setText] = useState('');
   const scroller = useFollowEnd(messages);
   const submit = (event: FormEvent) => {

@@ -16,36 +16,38 @@ interface Props {
   captions: CaptionsControl;
   panel: Panel | null;
   unread: number;
+  /** Keys of one letter are on: they are shown. */
+  letterKeys: boolean;
   onPanel: (panel: Panel) => void;
   onSettings: () => void;
   onLeave: () => void;
 }
 
-export function ControlBar({ media, captions, panel, unread, onPanel, onSettings, onLeave }: Props) {
+export function ControlBar({ media, captions, panel, unread, letterKeys, onPanel, onSettings, onLeave }: Props) {
   return (
     <div className="controls" role="group" aria-label="Call controls">
-      <Control testid="mic-toggle" shortcut="m" text="Mic" label={media.microphone ? 'Turn the microphone off' : 'Turn the microphone on'} on={media.microphone} warn={!media.microphone} busy={media.pending} onClick={media.toggleMicrophone}>
+      <Control testid="mic-toggle" shortcut={letterKeys ? 'm' : null} text="Mic" label={media.microphone ? 'Turn the microphone off' : 'Turn the microphone on'} on={media.microphone} warn={!media.microphone} busy={media.pending} onClick={media.toggleMicrophone}>
         {media.microphone ? <MicrophoneIcon /> : <MicrophoneOffIcon />}
       </Control>
-      <Control testid="cam-toggle" shortcut="v" text="Camera" label={media.camera ? 'Turn the camera off' : 'Turn the camera on'} on={media.camera} warn={!media.camera} busy={media.pending} onClick={media.toggleCamera}>
+      <Control testid="cam-toggle" shortcut={letterKeys ? 'v' : null} text="Camera" label={media.camera ? 'Turn the camera off' : 'Turn the camera on'} on={media.camera} warn={!media.camera} busy={media.pending} onClick={media.toggleCamera}>
         {media.camera ? <CameraIcon /> : <CameraOffIcon />}
       </Control>
       {media.canShareScreen && (
-        <Control testid="share-toggle" shortcut="s" text="Share" label={media.screen ? 'Stop sharing the screen' : 'Share the screen'} on={media.screen} busy={media.pending} onClick={media.toggleScreen}>
+        <Control testid="share-toggle" shortcut={letterKeys ? 's' : null} text="Share" label={media.screen ? 'Stop sharing the screen' : 'Share the screen'} on={media.screen} busy={media.pending} onClick={media.toggleScreen}>
           <ScreenIcon />
         </Control>
       )}
       <span className="controls-gap" />
-      <Control testid="captions-toggle" shortcut="c" text="Captions" label={captions.on ? 'Turn captions off for everyone' : 'Turn captions on for everyone'} on={captions.on} busy={captions.pending} onClick={() => captions.setOn(!captions.on)}>
+      <Control testid="captions-toggle" shortcut={letterKeys ? 'c' : null} text="Captions" label={captions.on ? 'Turn captions off for everyone' : 'Turn captions on for everyone'} on={captions.on} busy={captions.pending} onClick={() => captions.setOn(!captions.on)}>
         <CaptionsIcon />
       </Control>
-      <Control testid="transcript-toggle" shortcut="t" text="Transcript" label={panel === 'transcript' ? 'Close the transcript' : 'Open the transcript'} on={panel === 'transcript'} onClick={() => onPanel('transcript')}>
+      <Control testid="transcript-toggle" shortcut={letterKeys ? 't' : null} text="Transcript" label={panel === 'transcript' ? 'Close the transcript' : 'Open the transcript'} on={panel === 'transcript'} onClick={() => onPanel('transcript')}>
         <TranscriptIcon />
       </Control>
-      <Control testid="chat-toggle" shortcut="h" text="Chat" label={panel === 'chat' ? 'Close the chat' : 'Open the chat'} on={panel === 'chat'} badge={unread} onClick={() => onPanel('chat')}>
+      <Control testid="chat-toggle" shortcut={letterKeys ? 'h' : null} text="Chat" label={panel === 'chat' ? 'Close the chat' : 'Open the chat'} on={panel === 'chat'} badge={unread} onClick={() => onPanel('chat')}>
         <ChatIcon />
       </Control>
-      <Control testid="settings-toggle" shortcut="d" text="Devices" label="Devices and settings" on={false} onClick={onSettings}>
+      <Control testid="settings-toggle" shortcut={letterKeys ? 'd' : null} text="Devices" label="Devices and settings" on={false} onClick={onSettings}>
         <SettingsIcon />
       </Control>
       <span className="controls-gap" />
@@ -59,7 +61,7 @@ export function ControlBar({ media, captions, panel, unread, onPanel, onSettings
 
 interface ControlProps {
   testid: string;
-  shortcut: string;
+  shortcut: string | null;
   text: string;
   label: string;
   on: boolean;
@@ -78,9 +80,9 @@ function Control({ testid, shortcut, text, label, on, warn, busy, badge, onClick
       className={`control${on ? ' on' : ''}${warn ? ' warn' : ''}`}
       data-testid={testid}
       aria-pressed={on}
-      aria-keyshortcuts={shortcut.toUpperCase()}
+      aria-keyshortcuts={shortcut?.toUpperCase()}
       aria-busy={busy || undefined}
-      title={`${label} (${shortcut.toUpperCase()})`}
+      title={shortcut ? `${label} (${shortcut.toUpperCase()})` : label}
       onClick={onClick}
     >
       <span className="control-sign">
@@ -88,7 +90,7 @@ function Control({ testid, shortcut, text, label, on, warn, busy, badge, onClick
         {badge ? <span className="badge" aria-hidden="true">{badge > 9 ? '9+' : badge}</span> : null}
       </span>
       <span className="control-text">
-        {text} <kbd aria-hidden="true">{shortcut.toUpperCase()}</kbd>
+        {text} {shortcut && <kbd aria-hidden="true">{shortcut.toUpperCase()}</kbd>}
         {badge ? <span className="visually-hidden">{badge} unread</span> : null}
       </span>
     </button>

@@ -69,14 +69,20 @@ export function SettingsDialog({ room, settings, onSettings, onClose, tell }: Pr
           <small>The transcript fills either way. This is for you alone.</small>
         </span>
       </label>
+      <label className="check">
+        <input type="checkbox" data-testid="letter-keys" checked={settings.letterKeys} onChange={(event) => onSettings(saveSettings({ letterKeys: event.target.checked }))} />
+        <span>
+          Keys of one letter
+          <small>
+            <kbd>M</kbd> microphone, <kbd>V</kbd> camera, <kbd>S</kbd> share screen, <kbd>C</kbd> captions for everyone, <kbd>T</kbd> transcript,{' '}
+            <kbd>H</kbd> chat, <kbd>D</kbd> this window. Turn them off if you speak to your computer. <kbd>Esc</kbd> closes either way.
+          </small>
+        </span>
+      </label>
       <div className="dialog-row">
         <span>Colours</span>
         <ThemeToggle />
       </div>
-      <p className="hint">
-        Keys: <kbd>M</kbd> microphone, <kbd>V</kbd> camera, <kbd>S</kbd> share screen, <kbd>C</kbd> captions for everyone, <kbd>T</kbd> transcript,{' '}
-        <kbd>H</kbd> chat, <kbd>D</kbd> this window, <kbd>Esc</kbd> closes.
-      </p>
     </dialog>
   );
 }

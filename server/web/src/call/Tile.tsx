@@ -5,10 +5,12 @@ import {
   useParticipantAttributes, useParticipantInfo, VideoTrack,
 } from '@livekit/components-react';
 import { ConnectionQuality, Track } from 'livekit-client';
+import { useContext } from 'react';
 import type { TranscriptStore } from '../transcript/store';
 import { CaptionsOffIcon, MicrophoneOffIcon, PinIcon } from '../icons';
 import { asClause, CAPTIONS_ATTRIBUTE, REASON_ATTRIBUTE } from './captions';
-import { hueClass, initials } from './hue';
+import { ServerGone } from './connection';
+import { initials, useHueClass } from './hue';
 import { TileCaption } from './TileCaption';
 
 interface Props {
@@ -29,6 +31,7 @@ export function Tile({ track, transcript, pinned, onPin }: Props) {
   const microphoneMuted = useIsMuted({ participant, source: Track.Source.Microphone });
   const pictureMuted = useIsMuted({ participant, source });
 
+  const hueClass = useHueClass();
   const identity = participant.identity;
   const shownName = name || identity;
   const label = screen ? `${shownName}’s screen` : shownName;
@@ -83,8 +86,12 @@ const QUALITY: Record<ConnectionQuality, { bars: number; label: string }> = {
   [ConnectionQuality.Unknown]: { bars: -1, label: '' },
 };
 
+/** Nobody has said anything of a connection for a while. */
+const STALE = { bars: 0, label: 'Connection: not known' };
+
 function QualityMark({ quality }: { quality: ConnectionQuality }) {
-  const { bars, label } = QUALITY[quality] ?? QUALITY[ConnectionQuality.Unknown];
+  const gone = useContext(ServerGone);
+  const { bars, label } = gone ? STALE : (QUALITY[quality] ?? QUALITY[ConnectionQuality.Unknown]);
   if (bars < 0) return null;
   return (
     <span className={`quality bars-${bars}`} role="img" aria-label={label} title={label} data-testid="quality">

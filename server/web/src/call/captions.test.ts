@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { asClause, captionsState } from './captions';
+import { asClause, captionsState, readSwitch } from './captions';
 
 it.each([
   ['off', ['off'], { on: false, optedOut: false, refused: false, known: true }],
@@ -20,4 +20,17 @@ it('makes a clause of a sentence, bounded', () => {
   expect(asClause('the machine is busy. ')).toBe('the machine is busy');
   expect(asClause(undefined)).toBe('');
   expect(asClause('x'.repeat(1000))).toHaveLength(240);
+});
+
+it('reads who turned captions on or off from the server alone', () => {
+  const packet = (value: unknown) => new TextEncoder().encode(typeof value === 'string' ? value : JSON.stringify(value));
+  const off = packet({ enabled: false, by: { identity: 'ana-1', name: 'Ana' } });
+  expect(readSwitch(off, 'auralink.captions', false)).toBe('Ana turned captions off for everyone.');
+  expect(readSwitch(packet({ enabled: true, by: { identity: 'backend', name: '' } }), 'auralink.captions', false)).toBe('backend turned captions on for everyone.');
+  expect(readSwitch(packet({ enabled: true, by: null }), 'auralink.captions', false)).toBe('The server turned captions on for everyone.');
+  expect(readSwitch(off, 'auralink.captions', true)).toBeNull();
+  expect(readSwitch(off, 'chat', false)).toBeNull();
+  for (const none of ['', '{', '[]', 'null', '{"enabled":1}', `{"enabled":true,"x":"${'x'.repeat(5000)}"}`]) {
+    expect(readSwitch(packet(none), 'auralink.captions', false)).toBeNull();
+  }
 });

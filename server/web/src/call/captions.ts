@@ -8,7 +8,8 @@ import { useEffect, useRef, useState } from 'react';
 import type { Admission, ServerInfo } from '../server';
 import { setRoomCaptions } from '../server';
 import { sayAgain, sayLeftOut } from '../leftOut';
-import { leftOutUnsaid, Problem } from '../problems';
+import { captionsAreOthers, leftOutUnsaid, Problem } from '../problems';
+import type { TranscriptStore } from '../transcript/store';
 
 export const CAPTIONS_ATTRIBUTE = 'auralink.captions';
 export const REASON_ATTRIBUTE = 'auralink.captions.reason';
@@ -46,9 +47,25 @@ export interface CaptionsControl extends CaptionsState {
   setOptedOut: (optedOut: boolean) => void;
 }
 
+/** Topic of the data packets by which the server says who turned captions on or off. */
+const SWITCH_TOPIC = 'auralink.captions';
+
+/** What a packet of the server's says; null for anybody else's, and for what is none. */
+export function readSwitch(payload: Uint8Array, topic: string | undefined, fromParticipant: boolean): string | null {
+  if (topic !== SWITCH_TOPIC || fromParticipant || payload.length > 4096) return null;
+  try {
+    const { enabled, by } = JSON.parse(new TextDecoder().decode(payload)) as { enabled?: unknown; by?: { name?: unknown; identity?: unknown } };
+    if (typeof enabled !== 'boolean') return null;
+    const who = [by?.name, by?.identity].find((name): name is string => typeof name === 'string' && name !== '')?.slice(0, 256);
+    return `${who ?? 'The server'} turned captions ${enabled ? 'on' : 'off'} for everyone.`;
+  } catch {
+    return null;
+  }
+}
+
 const WATCHED = [RoomEvent.ParticipantAttributesChanged, RoomEvent.ParticipantConnected, RoomEvent.ParticipantDisconnected, RoomEvent.Connected, RoomEvent.Reconnected];
 
-export function useCaptions(room: Room, admission: Admission, info: ServerInfo | null, tell: (problem: Problem) => void): CaptionsControl {
+export function useCaptions(room: Room, admission: Admission, info: ServerInfo | null, transcript: TranscriptStore, tell: (problem: Problem) => void): CaptionsControl {
   const participants = useParticipants({ room, updateOnlyOn: WATCHED });
   const token = useFreshToken(room, admission.token);
   const [pending, setPending] = useState(false);
@@ -58,6 +75,14 @@ export function useCaptions(room: Room, admission: Admission, info: ServerInfo |
     room.on(RoomEvent.Reconnected, back);
     return () => void room.off(RoomEvent.Reconnected, back);
   }, [room, admission.room, token, tell]);
+  useEffect(() => {
+    const received = (payload: Uint8Array, sender: Participant | undefined, _kind: unknown, topic?: string) => {
+      const said = readSwitch(payload, topic, sender !== undefined);
+      if (said) transcript.note(said);
+    };
+    room.on(RoomEvent.DataReceived, received);
+    return () => void room.off(RoomEvent.DataReceived, received);
+  }, [room, transcript]);
   const value = (participant: Participant) => participant.attributes[CAPTIONS_ATTRIBUTE];
   const state = captionsState(
     value(room.localParticipant),
@@ -82,7 +107,10 @@ export function useCaptions(room: Room, admission: Admission, info: ServerInfo |
     ...state,
     reason: asClause(room.localParticipant.attributes[REASON_ATTRIBUTE]),
     pending,
-    setOn: (on) => void request(() => setRoomCaptions(admission.room, token.current, on)),
+    setOn: (on) => {
+      if (room.localParticipant.permissions?.canPublish === false) return tell(captionsAreOthers());
+      void request(() => setRoomCaptions(admission.room, token.current, on));
+    },
     setOptedOut: (optedOut) => void request(() => sayLeftOut(admission.room, token.current, optedOut)),
   };
 }

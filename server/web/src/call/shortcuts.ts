@@ -5,15 +5,18 @@ import { useEffect, useRef } from 'react';
 
 export type Shortcuts = Record<string, () => void>;
 
-export function useShortcuts(shortcuts: Shortcuts): void {
-  const latest = useRef(shortcuts);
-  latest.current = shortcuts;
+/** `letters`: keys of one letter count (WCAG 2.1.4, Character Key Shortcuts, asks that they can be turned off). */
+export function useShortcuts(shortcuts: Shortcuts, letters: boolean): void {
+  const latest = useRef({ shortcuts, letters });
+  latest.current = { shortcuts, letters };
   useEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
       if (document.querySelector('dialog[open]')) return;
       if (isTyping(event.target) && event.key !== 'Escape') return;
-      const action = latest.current[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+      const isLetter = event.key.length === 1;
+      if (isLetter && !latest.current.letters) return;
+      const action = latest.current.shortcuts[isLetter ? event.key.toLowerCase() : event.key];
       if (!action) return;
       event.preventDefault();
       action();

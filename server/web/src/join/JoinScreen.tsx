@@ -7,7 +7,7 @@ import { Mark } from '../icons';
 import { DEFAULT_ROOM, type Invitation, NAME_LIMIT, readPasted } from '../invitation';
 import { Notice } from '../Notice';
 import { previewProblems, Problem } from '../problems';
-import type { ServerInfo } from '../server';
+import { demonstratorCaution, type ServerInfo } from '../server';
 import { loadSettings, saveSettings } from '../settings';
 import { ThemeToggle } from '../ThemeToggle';
 import { DeviceSelect } from './DeviceSelect';
@@ -149,7 +149,7 @@ export function JoinScreen({ invitation, info, busy, problem, onJoin }: Props) {
           <button type="submit" className="primary wide" data-testid="join-submit" disabled={busy}>
             {busy ? 'Joining…' : 'Join'}
           </button>
-          <p className="hint captions-hint">{captionsHint(info)}</p>
+          <p className="hint captions-hint">{captionsHint(info)} {demonstratorCaution(info)}</p>
         </form>
       </main>
     </div>

@@ -2,7 +2,7 @@
 // scrolls up, and again when the reader comes back to the end.
 
 import { memo, type ReactNode, useEffect, useRef } from 'react';
-import { hueClass } from '../call/hue';
+import { useHueClass } from '../call/hue';
 import { clockTime } from './formats';
 import { splitCommitted, type TranscriptLine } from './transcript';
 import { TranscriptActions } from './TranscriptActions';
@@ -11,7 +11,15 @@ import { type TranscriptStore, useTranscriptLines } from './store';
 /** Lines in the page; the files hold all of them. */
 const SHOWN_LIMIT = 400;
 
-export function TranscriptPanel({ transcript, hint }: { transcript: TranscriptStore; hint: ReactNode }) {
+interface Props {
+  transcript: TranscriptStore;
+  /** Shown while there are no lines. */
+  hint: ReactNode;
+  /** What readers must know of the text; null when there is nothing. */
+  caution: string | null;
+}
+
+export function TranscriptPanel({ transcript, hint, caution }: Props) {
   const lines = useTranscriptLines(transcript);
   const scroller = useFollowEnd(lines);
   return (
@@ -25,12 +33,21 @@ export function TranscriptPanel({ transcript, hint }: { transcript: TranscriptSt
           </ol>
         )}
       </div>
+      {caution && <p className="hint transcript-caution" data-testid="demonstrator">{caution}</p>}
       <TranscriptActions transcript={transcript} />
     </div>
   );
 }
 
 const Line = memo(function Line({ line }: { line: TranscriptLine }) {
+  const hueClass = useHueClass();
+  if (line.note) {
+    return (
+      <li className="line-note" data-testid="transcript-note">
+        {line.text} <time dateTime={new Date(line.startMs).toISOString()}>{clockTime(line.startMs)}</time>
+      </li>
+    );
+  }
   const [stays, mayChange] = splitCommitted(line);
   return (
     <li className={`line ${hueClass(line.identity)}`} data-testid="transcript-line" data-speaker={line.name} data-identity={line.identity} data-final={line.final}>

@@ -26,6 +26,13 @@ it('writes WebVTT, with voices and what WebVTT asks to be escaped', () => {
   );
 });
 
+it('writes what happened into the text and not into subtitles', () => {
+  const noted = [{ name: '', text: 'Ana turned captions off.', startMs: ORIGIN, endMs: ORIGIN, note: true as const }, ...lines.slice(0, 1)];
+  expect(toText(noted)).toBe('[15:02:00] Ana turned captions off.\n[15:02:01] Ana: Good morning.\n');
+  expect(toSrt(noted, ORIGIN)).toBe(toSrt(lines.slice(0, 1), ORIGIN));
+  expect(toVtt(noted, ORIGIN)).toBe(toVtt(lines.slice(0, 1), ORIGIN));
+});
+
 describe('edges', () => {
   it('writes valid empty files', () => {
     expect(toText([])).toBe('');

@@ -6,14 +6,14 @@ import type { TranscriptLine } from './transcript';
 /** Shortest time that a cue stays readable, milliseconds. */
 const SHORTEST_CUE_MS = 1000;
 
-type Line = Pick<TranscriptLine, 'name' | 'text' | 'startMs' | 'endMs'>;
+type Line = Pick<TranscriptLine, 'name' | 'text' | 'startMs' | 'endMs' | 'note'>;
 
 export function toText(lines: readonly Line[]): string {
-  return lines.map((line) => `[${clockTime(line.startMs)}] ${line.name}: ${line.text}\n`).join('');
+  return lines.map((line) => `[${clockTime(line.startMs)}] ${line.note ? '' : `${line.name}: `}${line.text}\n`).join('');
 }
 
 export function toSrt(lines: readonly Line[], originMs: number): string {
-  const cues = lines.map((line, index) => {
+  const cues = lines.filter(isSaid).map((line, index) => {
     const [start, end] = cueTimes(line, originMs, ',');
     return `${index + 1}\n${start} --> ${end}\n${oneLine(line.name)}: ${oneLine(line.text)}\n`;
   });
@@ -21,12 +21,15 @@ export function toSrt(lines: readonly Line[], originMs: number): string {
 }
 
 export function toVtt(lines: readonly Line[], originMs: number): string {
-  const cues = lines.map((line) => {
+  const cues = lines.filter(isSaid).map((line) => {
     const [start, end] = cueTimes(line, originMs, '.');
     return `${start} --> ${end}\n<v ${escapeCue(oneLine(line.name))}>${escapeCue(oneLine(line.text))}</v>\n`;
   });
   return ['WEBVTT\n', ...cues].join('\n');
 }
+
+/** Subtitles hold what was said; the text holds also what happened. */
+const isSaid = (line: Line) => !line.note;
 
 /** Local time of day, HH:MM:SS. */
 export function clockTime(ms: number): string {

@@ -5,7 +5,7 @@
 import type { Room, TextStreamReader } from 'livekit-client';
 import { useSyncExternalStore } from 'react';
 import { SpeakerClock } from './speakerClock';
-import { applyUpdate, segmentKey, TEXT_LIMIT, type TranscriptLine } from './transcript';
+import { addNote, applyUpdate, segmentKey, TEXT_LIMIT, type TranscriptLine } from './transcript';
 
 const TOPIC = 'lk.transcription';
 /** Segments whose newest stream is remembered (the least recently updated go first), and tracks whose clock is. */
@@ -42,6 +42,12 @@ export class TranscriptStore {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   };
+
+  /** Something happened that readers of the transcript must know. */
+  note(text: string): void {
+    this.lines = addNote(this.lines, text, Date.now());
+    for (const listener of this.listeners) listener();
+  }
 
   private async read(reader: TextStreamReader, identity: string, name: string): Promise<void> {
     const stream = ++this.streams;

@@ -12,6 +12,8 @@ export interface TranscriptLine {
   /** How many code points of `text` will not change any more. */
   committed: number;
   final: boolean;
+  /** Not said by anyone: something happened, and `text` says what. */
+  note?: true;
   /** When the words began and ended, milliseconds since 1970: as spoken where the server says so, else as they arrived. */
   startMs: number;
   endMs: number;
@@ -64,6 +66,14 @@ export function applyUpdate(lines: readonly TranscriptLine[], update: SegmentUpd
   };
   if (!known) return [...lines.slice(-(LINE_LIMIT - 1)), line];
   return lines.with(index, line);
+}
+
+/** Adds a line that says what happened. */
+export function addNote(lines: readonly TranscriptLine[], text: string, atMs: number): readonly TranscriptLine[] {
+  const noted = text.slice(0, TEXT_LIMIT);
+  const key = segmentKey('', `note-${atMs}-${lines.length}`);
+  const line: TranscriptLine = { key, identity: '', name: '', text: noted, committed: noted.length, final: true, note: true, startMs: atMs, endMs: atMs };
+  return [...lines.slice(-(LINE_LIMIT - 1)), line];
 }
 
 /** Splits a line into the part that will stay and the part that may still change. */
