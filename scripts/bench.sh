@@ -11,4 +11,4 @@ section "micro-benchmarks" && cargo bench ${CARGO_FLAGS:-} -p auralink-media --b
 section "AuraLink (B) beside LiveKit (A)" && benches/compare/run.sh "${SHAPES:-audio50,video50,meeting10}"
 section "joining in a browser" && node benches/compare/browser.mjs
 section "media while speech is saturated" && benches/compare/under_ai.sh
-section "captions in a browser" && scripts/e2e.sh captions | grep -E 'ℹ (word|a word)'
+section "captions in a browser" && node --test --test-reporter=spec tests/e2e/captions.test.mjs | grep -E 'ℹ (word|a word)'
