@@ -14,10 +14,10 @@ CARGO_FLAGS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev build test lint fmt bench e2e
+.PHONY: help setup run dev build test lint fmt bench bench-infra e2e
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what building, running and testing need (quick when nothing is missing)
 	@scripts/setup.sh test
@@ -35,6 +35,8 @@ build: ## build the release binary, bin/auralink
 	@[ -e "$(AURALINK_WEB_DIST)/index.html" ] || scripts/setup.sh run
 	cargo build $(CARGO_FLAGS) --release -p auralink
 	@mkdir -p bin && cp "$(CARGO_TARGET_DIR)/release/auralink" bin/auralink.new && mv bin/auralink.new bin/auralink
+	@scripts/setup.sh guest
+	@cp "$(AURALINK_CACHE)/guest/auralink-guest" bin/auralink-guest.new && mv bin/auralink-guest.new bin/auralink-guest
 
 test: ## everything: set-up, lint, Rust tests, the page's tests, build, end-to-end tests
 	@scripts/test.sh
@@ -53,3 +55,6 @@ e2e: ## the end-to-end tests alone, against bin/auralink: make e2e ONLY=captions
 
 bench: ## figures: micro-benchmarks, and AuraLink beside LiveKit (takes about 20 minutes)
 	@scripts/bench.sh
+
+bench-infra: ## figures of queue, sandboxes, vectors and files beside their engines: make bench-infra ONLY=queue
+	@scripts/bench-infra.sh

@@ -4,11 +4,12 @@ use std::error::Error;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["auralink/v1/rooms.proto", "auralink/v1/speech.proto"];
-    for file in files {
+    let services = ["files", "jobs", "rooms", "sandboxes", "speech", "vectors"];
+    let files = services.map(|service| format!("auralink/v1/{service}.proto"));
+    for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }
-    let descriptors = protox::compile(files, ["."])?;
+    let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("auralink.bin"), prost_bytes(&descriptors))?;
     println!("cargo:rerun-if-changed=livekit");

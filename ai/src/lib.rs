@@ -2,10 +2,11 @@
 //!
 //! The flow of one stream: [`audio`] (packets in order, decoded, 16 kHz) -> [`session`] (voice activity by [`vad`], then
 //! [`features`], [`recogniser`] and [`decoder`] while somebody speaks) -> events. [`scheduler`] runs many streams on a fixed
-//! pool of threads and batches their work; [`pack`] opens the models, [`runtime`] runs them.
+//! pool of threads and batches their work; [`pack`] opens the models, [`runtime`] runs them. [`embedding`] turns texts into vectors.
 
 pub mod audio;
 pub mod decoder;
+pub mod embedding;
 pub mod features;
 pub mod pack;
 pub mod recogniser;

@@ -4,6 +4,7 @@
 //! checked here, by hash and by shape, so that nothing can fail for its data later; every error names the file, says what is
 //! wrong and what to do; reads are bounded.
 
+mod embedding;
 mod files;
 mod locations;
 mod manifest;
@@ -16,8 +17,9 @@ use sha2::{Digest, Sha256};
 use crate::decoder::DecoderSpec;
 use crate::features::FilterBank;
 use crate::recogniser::RecogniserSpec;
+pub use embedding::EmbeddingPack;
 use files::PackFiles;
-pub use locations::{onnxruntime_candidates, open_silero};
+pub use locations::{embedding_pack, onnxruntime_candidates, open_silero};
 use manifest::Manifest;
 
 /// The largest manifest, bytes.
@@ -38,7 +40,7 @@ pub enum PackSource {
 pub enum PackError {
     /// A file is not there.
     #[error(
-        "the model pack is not complete: {path} cannot be read ({reason}). Copy the whole pack again, or name another folder in ai.pack"
+        "the model pack is not complete: {path} cannot be read ({reason}). Copy the whole pack again, or name another folder in the configuration"
     )]
     Missing {
         /// The file.

@@ -68,7 +68,7 @@ impl From<&Claims> for By {
 }
 
 /// A model pack, as people are told of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Model {
     /// Its name and version.
     pub name: String,

@@ -5,10 +5,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use auralink_infrastructure::secret::{SecretError, SecretSource};
+use auralink_infrastructure::state::StateConfig;
+use auralink_infrastructure::storage::StorageConfig;
 use auralink_media::control::MAX_SHARDS;
 use serde::Deserialize;
 
+mod queue;
+
+pub use queue::QueueSection;
+
 use crate::keys::Keys;
+use crate::sandboxes::SandboxesConfig;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,6 +46,20 @@ pub struct Config {
     pub captions: CaptionsConfig,
     /// How speech is recognised.
     pub ai: AiConfig,
+    /// REST and gRPC.
+    pub api: ApiConfig,
+    /// How texts become vectors.
+    pub embeddings: EmbeddingsConfig,
+    /// Where vectors are kept.
+    pub vectors: VectorsConfig,
+    /// Where files are.
+    pub storage: StorageConfig,
+    /// What outlives the process.
+    pub state: StateSection,
+    /// Jobs.
+    pub queue: QueueSection,
+    /// How sandboxes are run.
+    pub sandboxes: SandboxesConfig,
 }
 
 impl Default for Config {
@@ -55,6 +77,13 @@ impl Default for Config {
             logging: LoggingConfig::default(),
             captions: CaptionsConfig::default(),
             ai: AiConfig::default(),
+            api: ApiConfig::default(),
+            embeddings: EmbeddingsConfig::default(),
+            vectors: VectorsConfig::default(),
+            storage: StorageConfig::default(),
+            state: StateSection::default(),
+            queue: QueueSection::default(),
+            sandboxes: SandboxesConfig::default(),
         }
     }
 }
@@ -231,6 +260,124 @@ impl Default for AiConfig {
     }
 }
 
+/// REST and gRPC.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// Requests a second of one caller in the long run; 0: as many as it likes.
+    pub requests_per_second: f64,
+    /// Requests of one caller at once, after a pause.
+    pub burst: u32,
+    /// Largest body of a request, bytes; files are streamed and have limits of their own.
+    pub max_body_bytes: usize,
+    /// The description and the page to try it.
+    pub docs: bool,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { requests_per_second: 50.0, burst: 200, max_body_bytes: 8 * 1024 * 1024, docs: true }
+    }
+}
+
+/// How texts become vectors.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbeddingsConfig {
+    /// Folder of a sentence model; default: looked for in the cache folder when it is first needed.
+    pub pack: Option<PathBuf>,
+    /// Threads, 1 to 64. The runtime is that of `ai`.
+    pub threads: usize,
+}
+
+impl Default for EmbeddingsConfig {
+    fn default() -> Self {
+        Self { pack: None, threads: 1 }
+    }
+}
+
+/// Where vectors are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VectorsConfig {
+    /// Which engine.
+    pub engine: VectorEngine,
+    /// Folder of the embedded engine; default: `vectors` in the data folder.
+    pub folder: Option<PathBuf>,
+    /// Where Chroma or Qdrant answers.
+    pub url: Option<String>,
+    /// Where the token for it stands.
+    pub token: Option<SecretSource>,
+    /// Where pgvector's `postgres://` URL stands.
+    pub database: Option<SecretSource>,
+    /// Chroma's own tenant.
+    pub chroma_tenant: String,
+    /// Chroma's own database.
+    pub chroma_database: String,
+    /// How long an engine may take, 100 to 600,000 ms.
+    pub timeout_ms: u64,
+    /// Collections of a tenant.
+    pub max_collections: usize,
+    /// Records of a collection.
+    pub max_records: u64,
+}
+
+impl Default for VectorsConfig {
+    fn default() -> Self {
+        Self {
+            engine: VectorEngine::Embedded,
+            folder: None,
+            url: None,
+            token: None,
+            database: None,
+            chroma_tenant: "default_tenant".into(),
+            chroma_database: "default_database".into(),
+            timeout_ms: 30_000,
+            max_collections: 100,
+            max_records: 10_000_000,
+        }
+    }
+}
+
+/// What keeps vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VectorEngine {
+    /// In the data folder.
+    Embedded,
+    /// A Chroma server.
+    Chroma,
+    /// PostgreSQL with pgvector.
+    Pgvector,
+    /// A Qdrant server.
+    Qdrant,
+}
+
+/// Where API keys, jobs and the like are kept.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateSection {
+    /// A PostgreSQL database instead of `auralink.db` in the data folder.
+    pub postgres: Option<PostgresConfig>,
+}
+
+/// A PostgreSQL database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database`, read from the environment or a file.
+    pub url: SecretSource,
+    /// Connections at once, 2 to 1,000.
+    #[serde(default = "PostgresConfig::default_connections")]
+    pub connections: u32,
+}
+
+impl PostgresConfig {
+    fn default_connections() -> u32 {
+        10
+    }
+}
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -287,6 +434,21 @@ impl Config {
         range("captions.endpoint_silence_ms", silence.to_string(), (200..=5_000).contains(&silence), "200 to 5000")?;
         range("ai.threads", self.ai.threads.to_string(), (1..=64).contains(&self.ai.threads), "1 to 64")?;
         range("ai.max_streams", self.ai.max_streams.to_string(), (1..=4_096).contains(&self.ai.max_streams), "1 to 4096")?;
+        let rate = self.api.requests_per_second;
+        range("api.requests_per_second", rate.to_string(), (0.0..=1e6).contains(&rate), "0 (no limit) to 1000000")?;
+        range("api.burst", self.api.burst.to_string(), (1..=1_000_000).contains(&self.api.burst), "1 to 1000000")?;
+        let body = self.api.max_body_bytes;
+        range("api.max_body_bytes", body.to_string(), (1_024..=1 << 30).contains(&body), "1024 to 1073741824")?;
+        if let Some((key, value, rule)) = self.sandboxes.wrong() {
+            return Err(ConfigError::Range { key, value, rule });
+        }
+        let threads = self.embeddings.threads;
+        range("embeddings.threads", threads.to_string(), (1..=64).contains(&threads), "1 to 64")?;
+        let timeout = self.vectors.timeout_ms;
+        range("vectors.timeout_ms", timeout.to_string(), (100..=600_000).contains(&timeout), "100 to 600000")?;
+        let connections = self.state.postgres.as_ref().map_or(2, |postgres| postgres.connections);
+        range("state.postgres.connections", connections.to_string(), (2..=1_000).contains(&connections), "2 to 1000")?;
+        self.queue.check()?;
         let (start, end) = (self.rtc.port_range_start, self.rtc.port_range_end);
         range(
             "rtc.port_range_start",
@@ -311,6 +473,14 @@ impl Config {
             "cert_file and key_file belong together",
         )?;
         Ok(())
+    }
+
+    /// Where state is kept; a URL is read now.
+    pub fn state(&self) -> Result<StateConfig, SecretError> {
+        Ok(match &self.state.postgres {
+            None => StateConfig::Sqlite { folder: self.data_dir() },
+            Some(postgres) => StateConfig::Postgres { url: postgres.url.read()?, connections: postgres.connections },
+        })
     }
 
     /// The data folder: configured, or the platform's place for an application's state.
@@ -346,7 +516,7 @@ fn with_nearest_key(message: &str) -> String {
 }
 
 /// Keys of LiveKit's own configuration that mean nothing here yet.
-const LIVEKIT_ONLY: [&str; 34] = [
+const LIVEKIT_ONLY: [&str; 33] = [
     "redis",
     "turn",
     "webhook",
@@ -362,7 +532,6 @@ const LIVEKIT_ONLY: [&str; 34] = [
     "node_selector",
     "signal_relay",
     "psrpc",
-    "api",
     "metric",
     "trace",
     "development",
@@ -408,6 +577,20 @@ mod tests {
     }
 
     #[test]
+    fn the_configurations_of_the_containers_are_accepted_and_say_what_their_compose_files_do() {
+        let embedded = Config::parse(include_str!("../../infrastructure/deploy/compose/auralink.yaml"), "auralink.yaml").unwrap();
+        assert!(embedded.state.postgres.is_none() && embedded.queue.redis.is_none() && embedded.vectors == VectorsConfig::default());
+        let engines = include_str!("../../infrastructure/deploy/compose/auralink.engines.yaml");
+        let engines = Config::parse(engines, "auralink.engines.yaml").unwrap();
+        let secret = |name: &str| SecretSource::File(format!("/run/secrets/{name}").into());
+        assert_eq!(engines.state.postgres.unwrap().url, secret("postgres_url"));
+        assert_eq!(engines.queue.redis.unwrap().url, secret("redis_url"));
+        assert_eq!((engines.vectors.engine, engines.vectors.url.as_deref()), (VectorEngine::Chroma, Some("http://chroma:8000")));
+        assert_eq!((embedded.port, embedded.grpc_port), (7880, 7890), "the ports that are published");
+        assert_eq!(embedded.rtc.udp_ports(), PortRange { first: 7882, last: 7882 });
+    }
+
+    #[test]
     fn livekit_keys_mean_the_same() {
         let config = Config::parse(
             "port: 7000\nrtc:\n  udp_port: 7882-7885\n  use_ice_lite: true\nkeys:\n  k: s\nroom:\n  empty_timeout: 5\n",
@@ -447,6 +630,21 @@ mod tests {
     }
 
     #[test]
+    fn the_url_of_a_database_stands_in_the_environment_or_a_file_alone_and_is_never_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("url");
+        std::fs::write(&file, "postgres://a:s3cret@b/c\n").unwrap();
+        let config = Config::parse(&format!("state: {{postgres: {{url: {{file: {}}}}}}}", file.display()), "test").unwrap();
+        let state = config.state().unwrap();
+        assert!(matches!(&state, StateConfig::Postgres { url, connections: 10 } if url.reveal() == "postgres://a:s3cret@b/c"));
+        assert!(!format!("{config:?} {state:?}").contains("s3cret"));
+        std::fs::remove_file(&file).unwrap();
+        assert!(config.state().unwrap_err().to_string().contains("url"));
+        let quoted = Config::parse("state: {postgres: {url: 'postgres://a:s3cret@b/c'}}", "test").unwrap_err().to_string();
+        assert!(!quoted.contains("s3cret"), "{quoted}");
+    }
+
+    #[test]
     fn values_outside_their_range_are_refused() {
         assert_eq!(Config::parse("rtc: {shards: 3, udp_port: 7882}", "test").unwrap().rtc.shards, 3);
         for text in [
@@ -458,6 +656,22 @@ mod tests {
             "rtc: {port_range_start: 9}",
             "rtc: {port_range_start: 9, port_range_end: 3}",
             "tls: {cert_file: a}",
+            "api: {requests_per_second: -1}",
+            "api: {requests_per_second: .nan}",
+            "api: {burst: 0}",
+            "embeddings: {threads: 0}",
+            "sandboxes: {engines: [xen]}",
+            "sandboxes: {default_engine: docker}",
+            "sandboxes: {execs_per_sandbox: 0}",
+            "sandboxes: {log_bytes: 1}",
+            "state: {postgres: {url: {env: X}, connections: 1}}",
+            "state: {postgres: {url: 'postgres://a:s3cret@b/c'}}",
+            "state: {postgres: {}}",
+            "api: {max_body_bytes: 10}",
+            "queue: {redis: {}}",
+            "queue: {concurrency: 2000}",
+            "queue: {redis: {url: {env: X}, loss: perhaps}}",
+            "queue: {max_pending: 0}",
             "bind_addresses: []",
         ] {
             assert!(Config::parse(text, "test").is_err(), "{text}");

@@ -5,13 +5,12 @@ use std::time::Duration;
 use auralink_media::net::{EndedShard, MediaHandle};
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::api::{self, ApiState};
 use crate::captions::Captions;
@@ -30,20 +29,40 @@ struct MetricsState {
 }
 
 /// Every route.
-pub fn router(state: ApiState, recorder: PrometheusHandle, media: MediaHandle) -> Router {
+pub fn router(state: &ApiState, recorder: PrometheusHandle, media: MediaHandle) -> Router {
     // CPU seconds, memory, file descriptors, threads: under the names that every dashboard knows.
     let process = Collector::default();
     process.describe();
-    let metrics = MetricsState { recorder, media, captions: state.captions.clone(), process };
+    let metrics = MetricsState { recorder, media, captions: state.rooms.captions.clone(), process };
     Router::new()
         .route("/health", get(health).with_state(metrics.media.clone()))
         .route("/metrics", get(render_metrics).with_state(metrics))
-        .merge(auralink_signaling::livekit::router(state.rooms.clone()))
+        .merge(auralink_signaling::livekit::router(state.rooms.rooms.clone()))
         .merge(api::router(state))
-        .fallback(get(page::serve))
+        .fallback(other)
         .layer(CatchPanicLayer::new())
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER))
+        .layer(axum::middleware::from_fn(in_time))
         .layer(axum::middleware::from_fn(correlation::correlate))
+}
+
+/// Answers late requests. A file's content may come for hours: what reads it ends when nothing comes for a while.
+async fn in_time(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+    if request.method() == Method::PUT && request.uri().path().starts_with("/api/v1/files/content/") {
+        return next.run(request).await;
+    }
+    let answered = tokio::time::timeout(ANSWER, next.run(request)).await;
+    answered.unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())
+}
+
+/// Everything else: a file of the page, or nothing, said in the form of the face that was asked.
+async fn other(method: Method, uri: Uri) -> Response {
+    if api::owns(uri.path()) {
+        return api::nothing(&uri).into_response();
+    }
+    match method {
+        Method::GET | Method::HEAD => page::serve(uri).await,
+        _ => (StatusCode::METHOD_NOT_ALLOWED, [("allow", "GET,HEAD")]).into_response(),
+    }
 }
 
 /// Whether everything runs. A media shard that a fault has ended does not come back in this process: whoever watches it starts another.

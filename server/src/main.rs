@@ -4,26 +4,42 @@ use clap::Parser;
 
 mod addresses;
 mod api;
+mod api_keys;
 mod audio_in;
+mod caller;
 mod captions;
 mod cli;
+mod client;
 mod config;
 mod connection;
 mod correlation;
 mod credentials;
+mod embeddings;
 mod exposition;
+mod files;
+mod files_command;
 mod grpc;
 mod http;
+mod jobs;
 mod keys;
+mod keys_command;
 mod page;
+mod pipeline;
+mod pipeline_command;
 mod play;
 mod publish;
 mod reload;
+mod sandbox_command;
+mod sandboxes;
 mod serve;
 mod speech;
+mod state_command;
 mod telemetry;
 mod tls;
 mod token;
+mod vectors;
+mod vectors_command;
+mod worker_command;
 
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
@@ -32,6 +48,15 @@ fn main() -> std::process::ExitCode {
         Some(cli::Command::Serve(args)) => block_on(serve::run(args)),
         Some(cli::Command::Token(args)) => token::run(&args),
         Some(cli::Command::Play(args)) => block_on(play::run(args)),
+        Some(cli::Command::Migrate(args)) => block_on(state_command::migrate(args)),
+        Some(cli::Command::Backup(args)) => block_on(state_command::backup(args)),
+        Some(cli::Command::Restore(args)) => block_on(state_command::restore(args)),
+        Some(cli::Command::Worker(args)) => block_on(worker_command::run(args)),
+        Some(cli::Command::Sandbox(args)) => return exit_with(sandbox_command::run(*args)),
+        Some(cli::Command::Vectors { command }) => block_on(vectors_command::run(command)),
+        Some(cli::Command::Keys { command }) => block_on(keys_command::run(command)),
+        Some(cli::Command::Files { command }) => block_on(files_command::run(command)),
+        Some(cli::Command::Pipeline { command }) => block_on(pipeline_command::run(command)),
     };
     match done {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -49,6 +74,23 @@ fn sentence(error: &anyhow::Error) -> String {
         _ if said.contains(&cause) => said,
         _ => format!("{said}: {cause}"),
     })
+}
+
+/// For a command that passes a program's exit code on.
+fn exit_with(run: impl Future<Output = anyhow::Result<u8>>) -> std::process::ExitCode {
+    let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(|runtime| {
+        let done = runtime.block_on(run);
+        // A read of standard input that still waits must not hold the command up.
+        runtime.shutdown_background();
+        done
+    });
+    match done {
+        Ok(code) => std::process::ExitCode::from(code),
+        Err(error) => {
+            eprintln!("auralink: {}", sentence(&error));
+            std::process::ExitCode::FAILURE
+        }
+    }
 }
 
 fn block_on(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

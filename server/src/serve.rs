@@ -2,10 +2,14 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use auralink_infrastructure::queue::Queue;
+use auralink_infrastructure::state::State;
+use auralink_infrastructure::storage::Stores;
 use auralink_media::control::{MAX_SHARDS, MediaConfig};
 use auralink_media::net::Sfu;
 use auralink_signaling::access::KeySet;
@@ -16,14 +20,22 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::ApiState;
+use crate::api::{ApiState, RoomsState};
+use crate::api_keys::ApiKeys;
+use crate::caller::{Callers, Rate};
 use crate::captions::{Captions, CaptionsParts};
 use crate::cli::{ServeArgs, TlsMode};
 use crate::config::Config;
 use crate::connection::Acceptor;
 use crate::correlation::correlate;
 use crate::credentials::Credentials;
-use crate::{addresses, grpc, http, keys, speech, telemetry, tls};
+use crate::embeddings::Embeddings;
+use crate::files::Files;
+use crate::jobs::{Jobs, own_handlers, start_worker};
+use crate::pipeline::{Meaning, Parts, Pipeline};
+use crate::sandboxes::Sandboxes;
+use crate::vectors::VectorStore;
+use crate::{addresses, grpc, http, keys, pipeline_command, speech, telemetry, tls};
 
 /// Audio packets that a shard's tap ring holds: 100 speakers for about 400 ms.
 const TAP_RING: usize = 2_048;
@@ -65,6 +77,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         port => listen(&config.bind_addresses, port, "gRPC", "`grpc_port`, or --grpc-port")?,
     };
 
+    // Then the state: what cannot be kept is not begun.
+    let state = State::open(&config.state()?).await.context("the state cannot be opened")?;
+    let queue_config = config.queue.opened_with().context("the queue's engine cannot be reached")?;
+    let jobs = Jobs::new(Queue::open(queue_config, &state).await?);
+
     let media_config = media_config(&config, &addresses);
     let (producers, taps) = (0..media_config.shards).map(|_| rtrb::RingBuffer::new(TAP_RING)).unzip();
     let (sink, events) = media_events();
@@ -87,9 +104,30 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         endpoint_silence_ms: config.captions.endpoint_silence_ms,
     })?;
 
-    let api = ApiState { rooms: rooms.clone(), captions: captions.clone(), invite: credentials.invite.clone() };
-    let app = http::router(api, recorder, media);
-    let grpc_app = grpc::routes(rooms.clone(), captions.clone()).await?.into_axum_router().layer(axum::middleware::from_fn(correlate));
+    let embeddings = Embeddings::new(&config.embeddings, &config.ai);
+    let vectors = VectorStore::open(&config.vectors, &data_dir, embeddings.clone())?;
+    let files = files(&config, &data_dir, &state, jobs.queue(), &captions, &embeddings).await?;
+    let sandboxes = Sandboxes::open(&config.sandboxes, Arc::new(state.clone()), &data_dir).await;
+
+    let mut handlers = own_handlers();
+    handlers.extend(files.handlers());
+    let worker = start_worker(jobs.queue(), config.queue.concurrency, handlers)?;
+
+    let rate = Rate { per_second: config.api.requests_per_second, burst: f64::from(config.api.burst) };
+    let callers = Callers::new(keys, ApiKeys::new(Arc::new(state.clone())), rate);
+    let api = ApiState {
+        rooms: RoomsState { rooms: rooms.clone(), captions: captions.clone(), invite: credentials.invite.clone() },
+        callers: callers.clone(),
+        embeddings,
+        vectors: vectors.clone(),
+        jobs: jobs.clone(),
+        sandboxes: sandboxes.clone(),
+        files: files.clone(),
+        config: config.api.clone(),
+    };
+    let app = http::router(&api, recorder, media);
+    let services = grpc::Parts { rooms: rooms.clone(), captions: captions.clone(), callers, jobs, sandboxes, files, vectors };
+    let grpc_app = grpc::routes(services).await?.into_axum_router().layer(axum::middleware::from_fn(correlate));
     let tls_config = match &certificate {
         Some(files) => Some(tls::load(files).await?),
         None => None,
@@ -115,9 +153,32 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     rooms.shutdown().await;
     handle.graceful_shutdown(Some(DRAIN));
     while servers.join_next().await.is_some() {}
+    worker.stop(DRAIN).await;
+    state.close().await;
     tokio::task::spawn_blocking(move || sfu.stop()).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Stores, and the pipeline over them.
+async fn files(
+    config: &Config,
+    data_dir: &Path,
+    state: &State,
+    queue: &Queue,
+    captions: &Captions,
+    embeddings: &Embeddings,
+) -> anyhow::Result<Files> {
+    let (storage, folder) = (config.storage.clone(), data_dir.to_owned());
+    let stores = tokio::task::spawn_blocking(move || Stores::open(&storage, &folder)).await??;
+    let pipeline = Pipeline::new(Parts {
+        documents: Arc::new(state.clone()),
+        folder: data_dir.join("pipeline"),
+        speech: captions.engine().cloned().map_err(ToString::to_string),
+        recogniser: pipeline_command::recogniser(config),
+        meaning: Meaning::open(embeddings.clone()).await,
+    });
+    Ok(Files::new(stores, pipeline, queue.clone(), data_dir.join("files")))
 }
 
 /// File or text, then environment, then flags.
@@ -243,7 +304,8 @@ fn bound_http(builder: &mut hyper_util::server::conn::auto::Builder<TokioExecuto
         .max_header_list_size(HEADER_BYTES);
 }
 
-async fn stop_signal() -> std::io::Result<&'static str> {
+/// Waits for SIGTERM or SIGINT; which.
+pub async fn stop_signal() -> std::io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -25,7 +25,8 @@ pub fn start(config: &AiConfig) -> Result<Engine, String> {
     Ok(engine)
 }
 
-fn runtime(wanted: Runtime, library: Option<PathBuf>) -> RuntimeChoice {
+/// Which engine a configuration means.
+pub fn runtime(wanted: Runtime, library: Option<PathBuf>) -> RuntimeChoice {
     match (wanted, library) {
         (Runtime::Builtin, _) => RuntimeChoice::Rten,
         // A library that was named is used or is an error.

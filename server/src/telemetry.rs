@@ -50,7 +50,9 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     if let Some(word) = bare.into_iter().find(|word| !levels.contains(&word.to_ascii_lowercase().as_str())) {
         return Err(TelemetryError::Level { level: level.to_owned(), word: word.to_owned() });
     }
-    EnvFilter::try_new(level).map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })
+    // Each statement with its text and without a message: for who asks for it by name alone.
+    let quiet = if level.contains("sqlx") { level.to_owned() } else { format!("{level},sqlx::query=off") };
+    EnvFilter::try_new(quiet).map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })
 }
 
 /// Starts metrics; the handle renders them for `/metrics`.

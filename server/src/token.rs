@@ -1,10 +1,11 @@
-//! `auralink token`: an access token for a room, and the link of the page that uses it.
+//! `auralink token`: an access token for a room or for the API, and the link of the page that uses it.
 
 use std::path::PathBuf;
 
 use anyhow::bail;
 use auralink_signaling::access::{Claims, KeySet};
 
+use crate::caller::Grant;
 use crate::cli::{ClientArgs, TokenArgs};
 use crate::config::{Config, default_data_dir};
 use crate::credentials::Credentials;
@@ -50,7 +51,13 @@ pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
 }
 
 fn claims(args: &TokenArgs) -> Claims {
-    let mut claims = Claims::join(args.identity.clone(), args.room.clone());
+    let mut claims = match &args.room {
+        Some(room) => Claims::join(args.identity.clone(), room.clone()),
+        None => Claims { identity: args.identity.clone(), ..Claims::default() },
+    };
+    if let Some(scopes) = args.scopes {
+        Grant { scopes, tenant: args.tenant.clone() }.put(&mut claims);
+    }
     claims.name = args.name.clone().unwrap_or_default();
     if let Some(grant) = &mut claims.video {
         grant.room_admin = args.admin;

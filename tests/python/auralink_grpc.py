@@ -24,6 +24,13 @@ def stubs():
     return tuple(importlib.import_module(f"auralink.v1.{name}") for name in names)
 
 
+@functools.cache
+def sandbox_stubs():
+    """sandboxes_pb2, sandboxes_pb2_grpc."""
+    stubs()
+    return tuple(importlib.import_module(f"auralink.v1.{name}") for name in ("sandboxes_pb2", "sandboxes_pb2_grpc"))
+
+
 def channel(server) -> grpc.aio.Channel:
     if not server.grpc:
         pytest.skip("AURALINK_GRPC is not set")

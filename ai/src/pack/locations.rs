@@ -1,4 +1,4 @@
-//! Where parts that are not in the binary are looked for: the ONNX Runtime library, and Silero's voice detector.
+//! Where parts that are not in the binary are looked for: the ONNX Runtime library, Silero's voice detector, a sentence model.
 //!
 //! Rule: a path that was named is used or is an error; a place that is merely usual may be empty, and then a sentence says
 //! what is used instead.
@@ -42,6 +42,12 @@ pub fn onnxruntime_candidates(configured: Option<&Path>) -> Vec<PathBuf> {
         candidates.extend(cache_folders().into_iter().take(1).map(|cache| cache.join("onnxruntime").join(LIBRARY_NAMES[0])));
     }
     candidates
+}
+
+/// The folder of the sentence model that `make setup` installs, if it is in the cache folder.
+pub fn embedding_pack() -> Option<PathBuf> {
+    let folders = cache_folders().into_iter().map(|cache| cache.join("packs/all-minilm-l6-v2"));
+    folders.into_iter().find(|folder| folder.join("model.onnx").is_file())
 }
 
 /// A folder stands for the file in it.

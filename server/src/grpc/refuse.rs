@@ -21,3 +21,34 @@ pub async fn first<T>(requests: &mut Streaming<T>) -> Result<Option<T>, Status> 
 pub fn drain<T: Send + 'static>(mut requests: Streaming<T>) {
     tokio::spawn(tokio::time::timeout(LISTEN, async move { while let Ok(Some(_)) = requests.message().await {} }));
 }
+
+/// A stream of requests that is read on for a moment when it is dropped, however its call ends.
+pub struct Drained<T: Send + 'static>(Option<Streaming<T>>);
+
+impl<T: Send + 'static> From<Streaming<T>> for Drained<T> {
+    fn from(requests: Streaming<T>) -> Self {
+        Self(Some(requests))
+    }
+}
+
+impl<T: Send + 'static> std::ops::Deref for Drained<T> {
+    type Target = Streaming<T>;
+
+    fn deref(&self) -> &Streaming<T> {
+        self.0.as_ref().expect("it is taken at the drop alone")
+    }
+}
+
+impl<T: Send + 'static> std::ops::DerefMut for Drained<T> {
+    fn deref_mut(&mut self) -> &mut Streaming<T> {
+        self.0.as_mut().expect("it is taken at the drop alone")
+    }
+}
+
+impl<T: Send + 'static> Drop for Drained<T> {
+    fn drop(&mut self) {
+        if let Some(requests) = self.0.take() {
+            drain(requests);
+        }
+    }
+}

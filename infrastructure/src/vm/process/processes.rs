@@ -1,0 +1,101 @@
+//! Which processes of this machine belong to a sandbox.
+//!
+//! Place: where no control group can be written this is the only way to find them; the disk limit uses it too. Rule: a sandbox is known by
+//! its first process, the agent, which is number 1 of a process namespace and carries the sandbox's mark among its arguments. A
+//! program in a sandbox can write any arguments it likes, but is never number 1.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+/// The agents whose mark `wanted` accepts.
+pub(super) fn agents<T>(wanted: impl Fn(&str) -> Option<T>) -> Vec<(Pid, T)> {
+    let mut found = Vec::new();
+    for pid in all() {
+        let Ok(arguments) = fs::read(proc(pid).join("cmdline")) else { continue };
+        let mut arguments = arguments.split(|b| *b == 0);
+        let mark = arguments.by_ref().position(|argument| argument == b"--mark").and_then(|_| arguments.next());
+        if let Some(mark) = mark.and_then(|mark| wanted(std::str::from_utf8(mark).ok()?))
+            && is_first(pid)
+        {
+            found.push((pid, mark));
+        }
+    }
+    found
+}
+
+/// The agent among the processes of a sandbox's group.
+pub(super) fn agent_among(processes: &[Pid]) -> Option<Pid> {
+    processes.iter().copied().find(|pid| is_first(*pid))
+}
+
+fn all() -> impl Iterator<Item = Pid> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+fn proc(pid: Pid) -> PathBuf {
+    Path::new("/proc").join(pid.as_raw_nonzero().to_string())
+}
+
+/// Whether it is number 1 of a namespace that is not ours.
+fn is_first(pid: Pid) -> bool {
+    let status = fs::read_to_string(proc(pid).join("status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().count() > 1 && numbers.split_whitespace().next_back() == Some("1"))
+}
+
+/// Everything in the agent's process namespace but the agent.
+pub(super) fn others(agent: Pid) -> Vec<Pid> {
+    let space = |pid: Pid| fs::read_link(proc(pid).join("ns/pid")).ok();
+    let Some(own) = space(agent) else { return Vec::new() };
+    all().filter(|pid| *pid != agent && space(*pid).as_ref() == Some(&own)).collect()
+}
+
+/// Kills one process, by a descriptor that was opened while `still` held.
+pub(super) fn kill(pid: Pid, still: impl Fn() -> bool) {
+    if let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        && still()
+    {
+        let _ = rustix::process::pidfd_send_signal(handle, Signal::KILL);
+    }
+}
+
+/// Kills agents of this mark, and with each its whole namespace; waits until they are gone. Whether they are; blocks.
+pub(super) fn kill_sandbox(mark: &str, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    loop {
+        let found = agents(|other| (other == mark).then_some(()));
+        if found.is_empty() {
+            return true;
+        }
+        for (pid, ()) in found {
+            kill(pid, || is_first(pid));
+        }
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Bytes on disk that no folder shows any more: files that are deleted and still open.
+pub(super) fn deleted_bytes(agent: Pid, device: u64) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut seen = std::collections::BTreeSet::new();
+    let mut bytes = 0;
+    for pid in others(agent) {
+        for entry in fs::read_dir(proc(pid).join("fd")).into_iter().flatten().flatten() {
+            if let Ok(about) = fs::metadata(entry.path())
+                && about.nlink() == 0
+                && about.dev() == device
+                && about.is_file()
+                && seen.insert(about.ino())
+            {
+                bytes += about.blocks() * 512;
+            }
+        }
+    }
+    bytes
+}

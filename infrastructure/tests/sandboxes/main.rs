@@ -1,0 +1,14 @@
+//! One conformance test that every sandbox engine passes, and what each engine has beside it.
+#![allow(clippy::unwrap_used)]
+
+#[macro_use]
+mod conformance;
+mod daemons;
+mod docker;
+mod faults;
+mod gvisor;
+mod network;
+mod podman;
+mod process;
+mod qemu;
+mod tools;

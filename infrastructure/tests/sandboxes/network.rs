@@ -1,0 +1,179 @@
+//! Networks of sandboxes in a world of their own: a network namespace that stands for this machine, another that stands for the internet,
+//! a private neighbour and the cloud's metadata service. The real machine's interfaces and firewall are never touched. Needs root.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use auralink_infrastructure::vm::network::{NetworkConfig, Networks};
+use auralink_infrastructure::vm::process::{ProcessConfig, ProcessEngine};
+use auralink_infrastructure::vm::spec::Destination;
+use auralink_infrastructure::vm::{Network, SandboxId, Source, Spec, VmError};
+
+use crate::conformance::{Bench, Expect, Sandbox};
+
+/// A server in the internet, one in a private network, the metadata service; all listen on port 80.
+const PUBLIC: &str = "203.0.113.9";
+const PRIVATE: &str = "192.168.7.9";
+const METADATA: &str = "169.254.169.254";
+
+struct World {
+    host: String,
+    internet: String,
+    servers: Vec<Child>,
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("`ip` is there: run `make setup`");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl World {
+    fn new() -> Self {
+        let id = SandboxId::random().unwrap();
+        let (host, internet) = (format!("alt-h-{}", id.short()), format!("alt-i-{}", id.short()));
+        for name in [&host, &internet] {
+            ip(&format!("netns add {name}"));
+            ip(&format!("-n {name} link set lo up"));
+        }
+        ip(&format!("-n {host} link add up0 type veth peer name up1 netns {internet}"));
+        ip(&format!("-n {host} addr add 203.0.113.1/24 dev up0"));
+        ip(&format!("-n {host} link set up0 up"));
+        ip(&format!("-n {internet} link set up1 up"));
+        for (n, address) in [PUBLIC, PRIVATE, METADATA, "203.0.113.10"].iter().enumerate() {
+            ip(&format!("-n {internet} addr add {address}/{} dev up1", if n == 0 || n == 3 { 24 } else { 32 }));
+        }
+        ip(&format!("-n {host} route add 192.168.7.9/32 dev up0"));
+        ip(&format!("-n {host} route add 169.254.169.254/32 dev up0"));
+        let mut world = Self { host, internet, servers: Vec::new() };
+        for name in [world.internet.clone(), world.host.clone()] {
+            let script = "import socket\ns = socket.create_server(('0.0.0.0', 80))\nt = socket.create_server(('0.0.0.0', 81))\nprint('ready', flush=True)\n\
+                          import select\nwhile True:\n  for l in select.select([s, t], [], [])[0]:\n    c, a = l.accept()\n    c.sendall(('from ' + a[0]).encode())\n    c.close()\n";
+            let mut child =
+                Command::new("ip").args(["netns", "exec", &name, "python3", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+            assert_eq!(line, "ready\n");
+            world.servers.push(child);
+        }
+        world
+    }
+
+    fn config(&self) -> NetworkConfig {
+        NetworkConfig {
+            inside: Some(PathBuf::from("/run/netns").join(&self.host)),
+            resolvers: vec!["203.0.113.9".parse().unwrap()],
+            ..NetworkConfig::default()
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        for name in [&self.host, &self.internet] {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+fn bench(world: &World) -> Bench {
+    let config = ProcessConfig { network: world.config(), ..ProcessConfig::default() };
+    let again = config.clone();
+    Bench {
+        engine: Arc::new(ProcessEngine::new(config)),
+        again: Box::new(move || Arc::new(ProcessEngine::new(again.clone()))),
+        source: Source::Host,
+        expect: Expect { users: false, ..Expect::ALL },
+        homes: tempfile::tempdir().unwrap(),
+    }
+}
+
+/// What a connection to it answers; `no` when there is none.
+async fn reach(sandbox: &Sandbox<'_>, address: &str, port: u16) -> String {
+    let script = format!(
+        "python3 -c 'import socket\ntry:\n  s = socket.create_connection((\"{address}\", {port}), 2)\n  print(s.recv(99).decode())\nexcept OSError:\n  print(\"no\")'"
+    );
+    sandbox.out(&script).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nat_reaches_the_world_and_nothing_near() {
+    let world = World::new();
+    let bench = bench(&world);
+    let spec = Spec { network: Network::Nat, ..bench.spec() };
+    let (one, two) = (bench.sandbox_of(spec.clone()).await, bench.sandbox_of(spec).await);
+    // The world sees the host's address, not the sandbox's.
+    assert_eq!(reach(&one, PUBLIC, 80).await, "from 203.0.113.1");
+    let own = one.out("python3 -c 'import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.connect((\"203.0.113.9\", 9))\nprint(s.getsockname()[0])'").await;
+    assert!(own.starts_with("10.213."), "{own}");
+    for near in [PRIVATE, METADATA, "203.0.113.1", "10.213.0.1", "127.0.0.1"] {
+        assert_eq!(reach(&one, near, 80).await, "no", "{near} is reached");
+    }
+    // Nor another sandbox.
+    let mut server = two
+        .exec(crate::conformance::sh(
+            "python3 -c 'import socket\ns = socket.create_server((\"0.0.0.0\", 8080))\nprint(\"ready\", flush=True)\ns.accept()'",
+        ))
+        .await
+        .unwrap();
+    crate::conformance::until(&mut server, "ready").await;
+    let other = two.out("python3 -c 'import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.connect((\"203.0.113.9\", 9))\nprint(s.getsockname()[0])'").await;
+    assert_ne!(own, other);
+    assert_eq!(reach(&one, &other, 8080).await, "no");
+    drop(server);
+    assert_eq!(one.out("cat /etc/resolv.conf").await, "nameserver 203.0.113.9");
+    // It cannot change its own address or firewall.
+    assert_ne!(one.sh("ip addr add 10.213.9.9/16 dev eth0 || exit 7").await.code(), 0);
+    one.delete().await;
+    two.delete().await;
+    let networks = Networks::new(world.config(), bench.homes.path()).unwrap();
+    assert!(networks.found().is_empty(), "{:?}", networks.found());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_allow_list_is_all_that_is_reached() {
+    let world = World::new();
+    let bench = bench(&world);
+    let to = |address: &str, port| Destination { address: address.parse::<IpAddr>().unwrap(), prefix: 32, port };
+    let sandbox = bench.sandbox_of(Spec { network: Network::Allow(vec![to(PUBLIC, Some(80))]), ..bench.spec() }).await;
+    assert_eq!(reach(&sandbox, PUBLIC, 80).await, "from 203.0.113.1");
+    assert_eq!(reach(&sandbox, PUBLIC, 81).await, "no");
+    assert_eq!(reach(&sandbox, "203.0.113.10", 80).await, "no");
+    sandbox.delete().await;
+    for near in [PRIVATE, METADATA, "127.0.0.1"] {
+        let made = bench.made(Spec { network: Network::Allow(vec![to(near, None)]), ..bench.spec() }).await;
+        let refused = made.engine.start(&made.id, &made.spec, &made.home).await;
+        assert!(matches!(refused, Err(VmError::Invalid(_))), "{near}: {refused:?}");
+        made.delete().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_crash_left_is_found_and_removed() {
+    let world = World::new();
+    let homes = tempfile::tempdir().unwrap();
+    let networks = Networks::new(world.config(), homes.path()).unwrap();
+    let (space, tap) = (SandboxId::random().unwrap(), SandboxId::random().unwrap());
+    let made = networks.attach_namespace(&space, &Network::Nat).unwrap();
+    assert!(made.path.exists());
+    let device = networks.attach_tap(&tap, &Network::Nat, None).unwrap();
+    assert!(device.name.len() <= 15 && device.port.address != made.port.address);
+    let again = Networks::new(world.config(), homes.path()).unwrap();
+    let mut both = vec![space.clone(), tap.clone()];
+    both.sort();
+    assert_eq!(again.found(), both);
+    let other = tempfile::tempdir().unwrap();
+    assert!(Networks::new(world.config(), other.path()).unwrap().found().is_empty(), "another server's are not ours");
+    for id in &both {
+        again.detach(id).unwrap();
+        again.detach(id).unwrap();
+    }
+    assert!(again.found().is_empty());
+    assert!(!made.path.exists());
+    assert!(matches!(again.attach_namespace(&space, &Network::None), Err(VmError::Unsupported { .. })));
+}

@@ -1,0 +1,96 @@
+//! Engines that are absent, slow, that refuse, and that die half-way: a clear error each, and nothing acknowledged that is not there.
+
+use std::time::Duration;
+
+use auralink_infrastructure::secret::Secret;
+use auralink_infrastructure::tenant::Tenant;
+use auralink_infrastructure::vector::chroma::{Chroma, Remote};
+use auralink_infrastructure::vector::pgvector::PgVector;
+use auralink_infrastructure::vector::qdrant::Qdrant;
+use auralink_infrastructure::vector::{Address, Engine, Metric, Spec, VectorError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::chroma_server::ChromaServer;
+use crate::engines::{PATIENCE, remote};
+use crate::process::free_port;
+use crate::promises::record;
+
+fn remotes(url: &str, timeout: Duration) -> Vec<Box<dyn Engine>> {
+    let remote = || Remote { url: format!("http://{url}"), token: Some(Secret::new("s3cret-token")), timeout };
+    vec![
+        Box::new(Chroma::new(remote(), "t", "d").unwrap()),
+        Box::new(Qdrant::new(remote()).unwrap()),
+        Box::new(PgVector::new(&Secret::new(format!("postgres://u:s3cret-token@{url}/d")), timeout).unwrap()),
+    ]
+}
+
+fn address() -> Address {
+    Address::new(&Tenant::default(), "c").unwrap()
+}
+
+#[tokio::test]
+async fn an_absent_engine_is_named_with_what_to_do() {
+    for engine in remotes(&format!("127.0.0.1:{}", free_port()), Duration::from_secs(2)) {
+        let why = engine.describe(&address()).await.unwrap_err();
+        assert!(matches!(why, VectorError::Unavailable { engine: name, .. } if name == engine.name()), "{why}");
+        assert!(why.to_string().contains("start it") && !why.to_string().contains("s3cret"), "{why}");
+    }
+}
+
+/// A server that answers each connection with these bytes and closes it, or never answers.
+async fn server(answer: Option<&'static str>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            match answer {
+                None => silent.push(stream),
+                Some(answer) => {
+                    let _ = stream.read(&mut [0; 4_096]).await;
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_slow_engine_is_given_up() {
+    for engine in remotes(&server(None).await, Duration::from_millis(300)) {
+        let why = engine.describe(&address()).await.unwrap_err();
+        assert!(matches!(why, VectorError::Late { .. } | VectorError::Unavailable { .. }), "{}: {why}", engine.name());
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_half_way_is_no_answer() {
+    let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{\"result\": ";
+    for engine in remotes(&server(Some(half)).await, Duration::from_secs(5)) {
+        let why = engine.describe(&address()).await.unwrap_err();
+        assert!(matches!(why, VectorError::Unavailable { .. } | VectorError::Engine { .. }), "{}: {why}", engine.name());
+    }
+}
+
+#[tokio::test]
+async fn a_refused_token_is_told_and_not_shown() {
+    let refused = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    for engine in remotes(&server(Some(refused)).await, Duration::from_secs(5)).into_iter().take(2) {
+        let why = engine.describe(&address()).await.unwrap_err().to_string();
+        assert!(why.contains("vectors.token") && !why.contains("s3cret"), "{why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chroma_that_dies_under_writes_loses_none_it_acknowledged() {
+    let mut server = tokio::task::spawn_blocking(ChromaServer::start).await.unwrap();
+    let engine = Chroma::new(remote(server.url()), "default_tenant", "default_database").unwrap();
+    let address = address();
+    engine.create(&address, &Spec { dimension: 2, metric: Metric::Euclidean }).await.unwrap();
+    engine.upsert(&address, vec![record("before", vec![1.0, 2.0])]).await.unwrap();
+    server.kill();
+    let why =
+        tokio::time::timeout(PATIENCE * 2, engine.upsert(&address, vec![record("after", vec![1.0, 2.0])])).await.unwrap().unwrap_err();
+    assert!(matches!(why, VectorError::Unavailable { engine: "chroma", .. }), "{why}");
+}
