@@ -4,8 +4,8 @@
 //! have yet is looked at one by one, so answers are complete at any time. After a crash memory and graph are made of the file again. A
 //! collection in use takes 4 bytes of memory for each number of its vectors and some 600 for each record; documents stay on disk.
 //!
-//! Why the graph is ours: hannoy 0.3 took about 61 s of CPU to index 10,000 x 384 in the one setting that was tried, so that 100,000 take
-//! minutes, and opening LMDB is `unsafe`; hnsw_rs 0.3, which was read and not measured, cannot delete, keeps a second copy of the vectors,
+//! Why the graph is ours: hannoy 0.3 had used about 61 s of CPU for a run at 10,000 x 384 when a time limit cut it off (one setting, busy
+//! machine), and opening LMDB is `unsafe`; hnsw_rs 0.3, which was read and not measured, cannot delete, keeps a second copy of the vectors,
 //! and unwraps the top of a heap that its filter may have emptied. [`graph`] is the paper's algorithm in 200 lines of safe code.
 
 mod collection;
