@@ -40,7 +40,7 @@ pub enum PackSource {
 pub enum PackError {
     /// A file is not there.
     #[error(
-        "the model pack is not complete: {path} cannot be read ({reason}). Copy the whole pack again, or name another folder in the configuration"
+        "the model pack is not complete: {path} cannot be read ({reason}). Copy the whole pack again, or name another folder (ai.pack for speech, embeddings.pack for sentences)"
     )]
     Missing {
         /// The file.
