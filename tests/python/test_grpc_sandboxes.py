@@ -51,8 +51,12 @@ class Run:
 
 
 async def run(stub, pb, metadata, sandbox, *argv, stdin=b"", later=(), **program) -> Run:
+    started = asyncio.Event()
+
     async def requests():
         yield pb.SandboxExecRequest(program=pb.SandboxProgram(sandbox=sandbox, argv=argv, **program))
+        # grpc.aio makes "Internal error from Core" of a refusal that arrives while it writes.
+        await started.wait()
         if stdin:
             yield pb.SandboxExecRequest(stdin=stdin)
         for message in later:
@@ -65,6 +69,7 @@ async def run(stub, pb, metadata, sandbox, *argv, stdin=b"", later=(), **program
         match answer.WhichOneof("response"):
             case "started":
                 done.number = answer.started
+                started.set()
             case "stdout":
                 done.stdout += answer.stdout
             case "stderr":
@@ -101,7 +106,7 @@ async def test_a_terminal_is_one_and_changes_its_size(stub, pb, writer, sandbox)
 
 async def test_a_missing_program_is_named(stub, pb, writer, sandbox):
     code, words = await refused(run(stub, pb, writer, sandbox.id, "no-such-program"))
-    assert code == grpc.StatusCode.NOT_FOUND and "no-such-program" in words
+    assert code == grpc.StatusCode.NOT_FOUND and "no-such-program" in words, words
 
 
 async def test_a_gigabyte_of_output_passes_in_bounded_memory(stub, pb, writer, sandbox):
@@ -182,8 +187,8 @@ async def test_a_stranger_is_refused_and_tenants_are_apart(stub, pb, server, wri
     assert theirs[0] == nobodys[0] == grpc.StatusCode.NOT_FOUND
     assert theirs[1].replace(sandbox.id, "ID") == nobodys[1].replace("sb-aaaaaaaaaaaaaaaaaaaa", "ID")
     assert not (await stub.List(pb.ListSandboxesRequest(), metadata=other)).sandboxes
-    code, _ = await refused(run(stub, pb, other, sandbox.id, "true"))
-    assert code == grpc.StatusCode.NOT_FOUND
+    code, words = await refused(run(stub, pb, other, sandbox.id, "true"))
+    assert code == grpc.StatusCode.NOT_FOUND, words
 
 
 async def test_events_tell_what_happened(stub, pb, writer, sandbox):
