@@ -401,7 +401,7 @@ pub enum FilesCommand {
 pub enum PipelineCommand {
     /// Take every recording of a folder through the pipeline; the same again goes on where it was stopped.
     Run {
-        /// A folder or a file of this machine, or STORE:PATH of a configured store.
+        /// A folder or a file of this machine, STORE:PATH of a configured store, or a recording's http(s) URL.
         source: String,
         /// Write transcripts into this folder.
         #[arg(long, value_name = "FOLDER")]
@@ -415,6 +415,9 @@ pub enum PipelineCommand {
     },
     /// Show what was made of each recording.
     Status {
+        /// As JSON, one line for each.
+        #[arg(long)]
+        json: bool,
         /// Where it is kept.
         #[command(flatten)]
         args: PipelineArgs,

@@ -215,16 +215,26 @@ impl Files {
 
     /// Copies a file from one store into another, as a job.
     pub async fn import(&self, caller: &Caller, from: Place, to: Place) -> Result<JobId, FilesError> {
+        Ok(self.queue.enqueue(self.import_job(caller, from, to)?).await?)
+    }
+
+    /// That job, not queued yet.
+    pub fn import_job(&self, caller: &Caller, from: Place, to: Place) -> Result<NewJob, FilesError> {
         self.place(caller, Scope::FilesRead, &from)?;
         let (target, _) = self.place(caller, Scope::FilesWrite, &to)?;
         if target.store().is_shared() {
             return Err(StorageError::ReadOnly { store: to.store }.into());
         }
-        self.start(caller, IMPORT, &ImportJob { from, to }).await
+        job(caller, IMPORT, &ImportJob { from, to })
     }
 
     /// Runs the pipeline over a recording or a folder, as a job.
     pub async fn run_pipeline(&self, caller: &Caller, at: Place, export: Option<Export>) -> Result<JobId, FilesError> {
+        Ok(self.queue.enqueue(self.pipeline_job(caller, at, export).await?).await?)
+    }
+
+    /// That job, not queued yet.
+    pub async fn pipeline_job(&self, caller: &Caller, at: Place, export: Option<Export>) -> Result<NewJob, FilesError> {
         let (store, path) = self.place(caller, Scope::FilesRead, &at)?;
         caller.require(Scope::FilesWrite)?;
         if let Some(export) = &export {
@@ -237,7 +247,7 @@ impl Files {
         if !path.is_root() {
             store.stat(&path).await?;
         }
-        self.start(caller, PIPELINE, &PipelineJob { at, export }).await
+        job(caller, PIPELINE, &PipelineJob { at, export })
     }
 
     /// What the pipeline made of the tenant's recordings; 0 reports: as many as usual.
@@ -265,19 +275,20 @@ impl Files {
         [(IMPORT.to_owned(), import), (PIPELINE.to_owned(), pipeline)].into()
     }
 
-    async fn start(&self, caller: &Caller, kind: &str, job: &impl Serialize) -> Result<JobId, FilesError> {
-        let payload = serde_json::to_value(job).map_err(|error| QueueError::Invalid(error.to_string()))?;
-        Ok(self.queue.enqueue(NewJob::new(kind, caller.tenant.clone(), payload)).await?)
-    }
-
     fn place(&self, caller: &Caller, scope: Scope, at: &Place) -> Result<(TenantStore, StorePath), FilesError> {
         caller.require(scope)?;
         Ok(self.of(&caller.tenant, at)?)
     }
 
-    fn of(&self, tenant: &Tenant, at: &Place) -> Result<(TenantStore, StorePath), StorageError> {
+    /// What a tenant sees of a store, and a path in it.
+    pub fn of(&self, tenant: &Tenant, at: &Place) -> Result<(TenantStore, StorePath), StorageError> {
         Ok((self.stores.get(&at.store)?.of(tenant), at.path.parse()?))
     }
+}
+
+fn job(caller: &Caller, kind: &str, payload: &impl Serialize) -> Result<NewJob, FilesError> {
+    let payload = serde_json::to_value(payload).map_err(|error| QueueError::Invalid(error.to_string()))?;
+    Ok(NewJob::new(kind, caller.tenant.clone(), payload))
 }
 
 /// Does `files.import`.
@@ -314,7 +325,8 @@ async fn write_file(target: &TenantStore, path: &StorePath, file: &std::path::Pa
     target.write(path, Content { stream, limit: target.store().max_file_bytes(), sha256: Some(sha256) }).await
 }
 
-fn of_attempt(error: &StorageError) -> JobError {
+/// What an attempt that met it says to the queue.
+pub fn of_attempt(error: &StorageError) -> JobError {
     match error {
         error if error.is_passing() => JobError::retryable(error),
         StorageError::Changed { .. } | StorageError::Checksum { .. } | StorageError::Full { .. } | StorageError::Io { .. } => {

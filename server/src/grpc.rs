@@ -14,6 +14,8 @@ use crate::captions::Captions;
 use crate::files::Files;
 use crate::jobs::Jobs;
 use crate::sandboxes::Sandboxes;
+use crate::schedules::Schedules;
+use crate::vector_imports::VectorImports;
 use crate::vectors::VectorStore;
 
 mod authorize;
@@ -41,11 +43,15 @@ pub struct Parts {
     pub files: Files,
     /// Collections of vectors.
     pub vectors: VectorStore,
+    /// Records from files.
+    pub imports: VectorImports,
+    /// Long work that comes again.
+    pub schedules: Schedules,
 }
 
 /// Every service, ready to be served.
 pub async fn routes(parts: Parts) -> Result<Routes, tonic_reflection::server::Error> {
-    let Parts { rooms, captions, callers, jobs, sandboxes, files, vectors: store } = parts;
+    let Parts { rooms, captions, callers, jobs, sandboxes, files, vectors: store, imports, schedules } = parts;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RoomsServer<rooms::RoomsService>>().await;
     health.set_serving::<SpeechServer<speech::SpeechService>>().await;
@@ -62,10 +68,12 @@ pub async fn routes(parts: Parts) -> Result<Routes, tonic_reflection::server::Er
         .add_service(
             SpeechServer::new(speech::SpeechService { captions, keys }).max_decoding_message_size(2 * crate::audio_in::MAX_MESSAGE_BYTES),
         )
-        .add_service(JobsServer::new(jobs::JobsService { jobs, callers: callers.clone() }))
+        .add_service(JobsServer::new(jobs::JobsService { jobs, schedules, callers: callers.clone() }))
         .add_service(SandboxesServer::new(sandboxes::SandboxesService { sandboxes, callers: callers.clone() }))
         .add_service(FilesServer::new(files::FilesService { files, callers: callers.clone() }))
-        .add_service(VectorsServer::new(vectors::VectorsService { store, callers }).max_decoding_message_size(vectors::MAX_MESSAGE_BYTES))
+        .add_service(
+            VectorsServer::new(vectors::VectorsService { store, imports, callers }).max_decoding_message_size(vectors::MAX_MESSAGE_BYTES),
+        )
         .add_service(health_service)
         .add_service(reflection);
     Ok(routes)

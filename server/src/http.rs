@@ -11,6 +11,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutBody;
 
 use crate::api::{self, ApiState};
 use crate::captions::Captions;
@@ -45,10 +46,11 @@ pub fn router(state: &ApiState, recorder: PrometheusHandle, media: MediaHandle) 
         .layer(axum::middleware::from_fn(correlation::correlate))
 }
 
-/// Answers late requests. A file's content may come for hours: what reads it ends when nothing comes for a while.
+/// Answers late requests. Content may come for hours, so long as it comes.
 async fn in_time(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
-    if request.method() == Method::PUT && request.uri().path().starts_with("/api/v1/files/content/") {
-        return next.run(request).await;
+    if api::takes_content(request.method(), request.uri().path()) {
+        let steady = |body| axum::body::Body::new(TimeoutBody::new(ANSWER, body));
+        return next.run(request.map(steady)).await;
     }
     let answered = tokio::time::timeout(ANSWER, next.run(request)).await;
     answered.unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())

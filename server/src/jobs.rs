@@ -79,14 +79,19 @@ impl Jobs {
         max_attempts: Option<u32>,
         idempotency_key: Option<String>,
     ) -> Result<Job, JobsError> {
+        let new = Self::check_job(caller, check)?;
+        let max_attempts = max_attempts.unwrap_or(new.max_attempts);
+        let id = self.queue.enqueue(NewJob { idempotency_key, max_attempts, ..new }).await?;
+        Ok(self.queue.get(&caller.tenant, &id).await?)
+    }
+
+    /// A check, not queued yet.
+    pub fn check_job(caller: &Caller, check: &Check) -> Result<NewJob, JobsError> {
         caller.require(Scope::JobsWrite)?;
         if check.work_ms > CHECK_MS_MAX {
             return Err(QueueError::Invalid(format!("a check works for {} ms: at most {CHECK_MS_MAX}", check.work_ms)).into());
         }
-        let new = NewJob::new(CHECK, caller.tenant.clone(), json!(check));
-        let max_attempts = max_attempts.unwrap_or(new.max_attempts);
-        let id = self.queue.enqueue(NewJob { idempotency_key, max_attempts, ..new }).await?;
-        Ok(self.queue.get(&caller.tenant, &id).await?)
+        Ok(NewJob::new(CHECK, caller.tenant.clone(), json!(check)))
     }
 
     /// One of the caller's.

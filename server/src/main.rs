@@ -31,14 +31,17 @@ mod publish;
 mod reload;
 mod sandbox_command;
 mod sandboxes;
+mod schedules;
 mod serve;
 mod speech;
 mod state_command;
 mod telemetry;
 mod tls;
 mod token;
+mod vector_imports;
 mod vectors;
 mod vectors_command;
+mod work;
 mod worker_command;
 
 fn main() -> std::process::ExitCode {

@@ -4,6 +4,7 @@
 //! [`Pipeline::file`]. Rules: a step is known by the content's SHA-256, its name and its parameters, and what is kept is not done again; a result
 //! is on disk before its record says so; a step whose engine is absent is recorded as `unavailable`, with a sentence, and the rest goes on.
 
+pub mod download;
 pub mod export;
 mod ledger;
 mod meaning;
@@ -79,7 +80,7 @@ pub type Progress<'a> = &'a (dyn Fn(&str, u64) + Send + Sync);
 pub struct Parts {
     /// Where records are kept.
     pub documents: Arc<dyn Documents>,
-    /// Where results and half-imported files are kept.
+    /// Where half-imported files are kept.
     pub folder: PathBuf,
     /// The recogniser, or why there is none.
     pub speech: Result<Engine, String>,
@@ -118,6 +119,8 @@ impl Report {
 enum Done {
     /// With a result to keep, and a word about it.
     Result(Value, Value),
+    /// Its result is kept where it belongs; a word about it.
+    Kept(Value),
     /// It failed, and would again: kept as such.
     Failed(String),
     /// It failed, and may not again.
@@ -240,19 +243,7 @@ impl Pipeline {
     /// [`PipelineError::Unavailable`] says what is missing.
     pub async fn search(&self, tenant: &Tenant, words: &str, limit: u32) -> Result<Vec<Found>, PipelineError> {
         let meaning = self.parts.meaning.as_ref().map_err(|reason| PipelineError::Unavailable(reason.clone()))?;
-        let (mut files, mut after) = (Vec::new(), None);
-        loop {
-            let (page, next) = self.ledger.sources(tenant, after.as_deref(), 1_000).await?;
-            for file in page {
-                let step = self.ledger.step(tenant, &file.sha256, StepKind::Embed, &self.parameters(StepKind::Embed)).await?;
-                files.extend(step.filter(|step| step.state == StepState::Done).map(|step| (file, step)));
-            }
-            after = next;
-            if after.is_none() || files.len() > MAX_FILES {
-                break;
-            }
-        }
-        meaning.search(&self.ledger, tenant, &files, words, limit as usize).await
+        meaning.search(&self.ledger, tenant, &self.parts.recogniser, words, limit as usize).await
     }
 }
 
@@ -265,7 +256,10 @@ impl Pipeline {
         match kind {
             StepKind::Decode => json!({"rate": auralink_ai::audio::SAMPLE_RATE}),
             StepKind::Transcribe => speech(),
-            StepKind::Embed => json!({"of": speech(), "model": parts.meaning.as_ref().map_or("", |meaning| meaning.model())}),
+            StepKind::Embed => match &parts.meaning {
+                Ok(meaning) => json!({"of": speech(), "model": meaning.model(), "index": meaning.engine()}),
+                Err(_) => json!({"of": speech()}),
+            },
             StepKind::Analyse | StepKind::Reduce => json!({}),
         }
     }
@@ -323,6 +317,7 @@ impl Work<'_> {
                     step.result_sha256 = Some(self.pipeline.ledger.put_result(self.tenant, &file.sha256, &step, &result).await?);
                     step.summary = summary;
                 }
+                Done::Kept(summary) => step.summary = summary,
                 Done::Failed(reason) => (step.state, step.reason) = (StepState::Failed, reason),
                 Done::Passing(reason) => (step.state, step.reason, step.is_final) = (StepState::Failed, reason, false),
                 Done::Unavailable(reason) => (step.state, step.reason, step.is_final) = (StepState::Unavailable, reason, false),
@@ -405,11 +400,8 @@ impl Work<'_> {
         };
         let transcript: Option<Transcript> = self.pipeline.ledger.result(self.tenant, &file.sha256, step).await?;
         let Some(transcript) = transcript else { return Ok(Done::Passing("the transcript is gone: run it again".into())) };
-        match meaning.of(&transcript).await {
-            Ok(vectors) => {
-                let summary = json!({"segments": vectors.count()});
-                Ok(Done::Result(serde_json::to_value(vectors).unwrap_or_default(), summary))
-            }
+        match meaning.keep(self.tenant, file, &self.pipeline.parts.recogniser, &transcript).await {
+            Ok(segments) => Ok(Done::Kept(json!({"segments": segments}))),
             Err(reason) => Ok(Done::Passing(reason)),
         }
     }

@@ -20,9 +20,11 @@ use crate::cli::{PipelineArgs, PipelineCommand};
 use crate::config::Config;
 use crate::embeddings::Embeddings;
 use crate::files;
+use crate::pipeline::download::{download, shown};
 use crate::pipeline::export::Format;
 use crate::pipeline::record::{StepKind, StepState};
 use crate::pipeline::{Meaning, Parts, Pipeline, PipelineError, Report};
+use crate::vectors::VectorStore;
 
 /// The store that a folder on the command line is.
 const FOLDER: &str = "folder";
@@ -34,7 +36,7 @@ pub async fn run(command: PipelineCommand) -> anyhow::Result<()> {
             let here = Here::open(&args, true).await?;
             here.run(&source, export.as_deref(), &formats).await
         }
-        PipelineCommand::Status { args } => Here::open(&args, false).await?.status().await,
+        PipelineCommand::Status { json, args } => Here::open(&args, false).await?.status(json).await,
         PipelineCommand::Search { words, limit, args } => Here::open(&args, false).await?.search(&words.join(" "), limit).await,
     }
 }
@@ -64,7 +66,8 @@ impl Here {
             true => tokio::task::spawn_blocking(move || crate::speech::start(&ai)).await?,
             false => Err("it is not needed".to_owned()),
         };
-        let meaning = Meaning::open(Embeddings::new(&config.embeddings, &config.ai)).await;
+        let vectors = VectorStore::open(&config.vectors, &data_dir, Embeddings::new(&config.embeddings, &config.ai))?;
+        let meaning = Meaning::open(vectors).await;
         let parts =
             Parts { documents: Arc::new(state), folder: data_dir.join("pipeline"), recogniser: recogniser(&config), speech, meaning };
         Ok(Self { pipeline: Pipeline::new(parts), config, data_dir, tenant: args.tenant.clone() })
@@ -120,16 +123,31 @@ impl Here {
         Ok(())
     }
 
-    /// A folder or a file of this machine, or `STORE:PATH` of a configured store.
+    /// A folder or a file of this machine, `STORE:PATH` of a configured store, or a recording's URL.
     async fn source(&self, source: &str) -> anyhow::Result<(TenantStore, StorePath)> {
         if let Some((name, path)) = source.split_once(':').filter(|(name, _)| self.config.storage.stores.contains_key(*name)) {
             let (config, data_dir) = (self.config.storage.clone(), self.data_dir.clone());
             let stores = tokio::task::spawn_blocking(move || Stores::open(&config, &data_dir)).await??;
             return Ok((stores.get(name)?.of(&self.tenant), path.parse()?));
         }
+        if source.starts_with("http://") || source.starts_with("https://") {
+            let bar = ProgressBar::new(0);
+            bar.set_style(style("  fetching: {bar:40} {bytes}/{total_bytes} {elapsed_precise}"));
+            let told = |done, of| {
+                bar.set_length(of);
+                bar.set_position(done);
+            };
+            let limit = LocalConfig::at(PathBuf::new()).max_file_bytes;
+            let fetched = download(source, &self.data_dir.join("pipeline").join("downloads"), limit, &told).await;
+            bar.finish_and_clear();
+            let (folder, name) = fetched?;
+            let store = Store::of_engine(&shown(source), Arc::new(Local::open_to_read(FOLDER, &folder)?), u64::MAX);
+            return Ok((store.of(&self.tenant), name.parse()?));
+        }
         if source.contains("://") {
             bail!(
-                "{source} cannot be read: a folder, a file, or STORE:PATH of a store of the configuration (`storage: {{stores: ...}}`) can"
+                "{source} cannot be read: a folder, a file, an http or https URL, or STORE:PATH of a store of the configuration \
+                 (`storage: {{stores: ...}}`) can"
             );
         }
         let at = std::fs::canonicalize(source).with_context(|| format!("{source} cannot be opened"))?;
@@ -153,11 +171,13 @@ impl Here {
         Ok(Store::open("export", &config, &self.data_dir)?.whole())
     }
 
-    async fn status(&self) -> anyhow::Result<()> {
+    async fn status(&self, json: bool) -> anyhow::Result<()> {
         let mut after = None;
         loop {
             let (reports, next) = self.pipeline.status(&self.tenant, after.as_deref(), 1_000).await?;
-            reports.iter().for_each(|report| println!("{}", line(report)));
+            for report in &reports {
+                println!("{}", if json { serde_json::to_string(report)? } else { line(report) });
+            }
             after = next;
             if after.is_none() {
                 return Ok(());

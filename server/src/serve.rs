@@ -2,14 +2,12 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use auralink_infrastructure::queue::Queue;
 use auralink_infrastructure::state::State;
-use auralink_infrastructure::storage::Stores;
 use auralink_media::control::{MAX_SHARDS, MediaConfig};
 use auralink_media::net::Sfu;
 use auralink_signaling::access::KeySet;
@@ -30,12 +28,12 @@ use crate::connection::Acceptor;
 use crate::correlation::correlate;
 use crate::credentials::Credentials;
 use crate::embeddings::Embeddings;
-use crate::files::Files;
-use crate::jobs::{Jobs, own_handlers, start_worker};
-use crate::pipeline::{Meaning, Parts, Pipeline};
+use crate::jobs::{Jobs, start_worker};
 use crate::sandboxes::Sandboxes;
+use crate::schedules::Schedules;
+use crate::vector_imports::VectorImports;
 use crate::vectors::VectorStore;
-use crate::{addresses, grpc, http, keys, pipeline_command, speech, telemetry, tls};
+use crate::{addresses, grpc, http, keys, speech, telemetry, tls, work};
 
 /// Audio packets that a shard's tap ring holds: 100 speakers for about 400 ms.
 const TAP_RING: usize = 2_048;
@@ -106,12 +104,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
 
     let embeddings = Embeddings::new(&config.embeddings, &config.ai);
     let vectors = VectorStore::open(&config.vectors, &data_dir, embeddings.clone())?;
-    let files = files(&config, &data_dir, &state, jobs.queue(), &captions, &embeddings).await?;
+    let speech = captions.engine().cloned().map_err(ToString::to_string);
+    let files = work::files(&config, &data_dir, &state, jobs.queue(), speech, Ok(&vectors)).await?;
+    let imports = VectorImports::new(vectors.clone(), files.clone(), jobs.queue().clone());
+    let schedules = Schedules::new(jobs.queue().clone(), files.clone(), imports.clone());
     let sandboxes = Sandboxes::open(&config.sandboxes, Arc::new(state.clone()), &data_dir).await;
 
-    let mut handlers = own_handlers();
-    handlers.extend(files.handlers());
-    let worker = start_worker(jobs.queue(), config.queue.concurrency, handlers)?;
+    let worker = start_worker(jobs.queue(), config.queue.concurrency, work::handlers(&files, &imports))?;
 
     let rate = Rate { per_second: config.api.requests_per_second, burst: f64::from(config.api.burst) };
     let callers = Callers::new(keys, ApiKeys::new(Arc::new(state.clone())), rate);
@@ -120,13 +119,16 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         callers: callers.clone(),
         embeddings,
         vectors: vectors.clone(),
+        imports: imports.clone(),
         jobs: jobs.clone(),
+        schedules: schedules.clone(),
         sandboxes: sandboxes.clone(),
         files: files.clone(),
         config: config.api.clone(),
     };
     let app = http::router(&api, recorder, media);
-    let services = grpc::Parts { rooms: rooms.clone(), captions: captions.clone(), callers, jobs, sandboxes, files, vectors };
+    let services =
+        grpc::Parts { rooms: rooms.clone(), captions: captions.clone(), callers, jobs, sandboxes, files, vectors, imports, schedules };
     let grpc_app = grpc::routes(services).await?.into_axum_router().layer(axum::middleware::from_fn(correlate));
     let tls_config = match &certificate {
         Some(files) => Some(tls::load(files).await?),
@@ -158,27 +160,6 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || sfu.stop()).await?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Stores, and the pipeline over them.
-async fn files(
-    config: &Config,
-    data_dir: &Path,
-    state: &State,
-    queue: &Queue,
-    captions: &Captions,
-    embeddings: &Embeddings,
-) -> anyhow::Result<Files> {
-    let (storage, folder) = (config.storage.clone(), data_dir.to_owned());
-    let stores = tokio::task::spawn_blocking(move || Stores::open(&storage, &folder)).await??;
-    let pipeline = Pipeline::new(Parts {
-        documents: Arc::new(state.clone()),
-        folder: data_dir.join("pipeline"),
-        speech: captions.engine().cloned().map_err(ToString::to_string),
-        recogniser: pipeline_command::recogniser(config),
-        meaning: Meaning::open(embeddings.clone()).await,
-    });
-    Ok(Files::new(stores, pipeline, queue.clone(), data_dir.join("files")))
 }
 
 /// File or text, then environment, then flags.

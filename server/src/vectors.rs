@@ -80,6 +80,11 @@ impl VectorStore {
         &self.vectors
     }
 
+    /// What turns texts into vectors.
+    pub fn embeddings(&self) -> &Embeddings {
+        &self.embeddings
+    }
+
     /// Writes records; those without a vector get one of their document.
     pub async fn upsert(&self, tenant: &Tenant, collection: &str, given: Vec<Given>) -> Result<(), ApiError> {
         let mut texts = Vec::new();

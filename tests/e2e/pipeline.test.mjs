@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -53,11 +54,11 @@ const pipeline = async (data, ...args) => {
   return { stdout, stderr };
 };
 
-/** The results that are kept, and when each was written. */
+/** The steps that are kept, by recording, and when each was done. */
 async function kept(data) {
-  const root = join(folder, data, 'pipeline', 'results');
-  const names = (await readdir(root, { recursive: true }).catch(() => [])).filter((name) => name.endsWith('.json'));
-  return Object.fromEntries(await Promise.all(names.map(async (name) => [name, (await stat(join(root, name))).mtimeMs])));
+  const lines = (await pipeline(data, 'status', '--json')).stdout.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+  const steps = lines.flatMap(({ file, steps }) => steps.filter((step) => step.is_final).map((step) => [`${file.sha256}/${step.kind}`, step.finished_ms]));
+  return Object.fromEntries(steps);
 }
 
 test('a folder becomes transcripts that are found by what they mean', only, async () => {
@@ -99,15 +100,10 @@ test('the same again does nothing twice, and a copy under another name is known 
 });
 
 test('killed half-way, it goes on where it was', only, async () => {
-  const child = spawn(binary, ['pipeline', 'run', '--data-dir', join(folder, 'killed'), recordings], { env: env(), stdio: 'ignore' });
+  const child = spawn(binary, ['pipeline', 'run', '--data-dir', join(folder, 'killed'), recordings], { env: env(), stdio: ['ignore', 'pipe', 'ignore'] });
   const ended = once(child, 'exit');
-  // As soon as one transcript is on disk, and before all are.
-  for (;;) {
-    const done = Object.keys(await kept('killed')).filter((name) => name.includes('transcribe')).length;
-    if (done >= 1 || child.exitCode !== null) break;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  child.kill('SIGKILL');
+  // As soon as one recording is done, and before all are.
+  child.stdout.on('data', (said) => String(said).includes('transcribe done') && child.kill('SIGKILL'));
   await ended;
   const before = await kept('killed');
   const { stdout } = await pipeline('killed', 'run', recordings);
@@ -116,6 +112,42 @@ test('killed half-way, it goes on where it was', only, async () => {
   assert.deepEqual(Object.fromEntries(Object.entries(now).filter(([name]) => name in before)), before, 'what was done is not done again');
   assert.equal(Object.keys(now).filter((name) => name.includes('transcribe')).length, 4);
   assert.deepEqual((await readdir(join(folder, 'killed', 'pipeline', 'audio'), { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile()), [], 'no copy of a recording is left');
+});
+
+test('a recording at a URL is fetched once, goes on where it was cut, and is bounded', only, async () => {
+  const sound = await readFile(join(recordings, 'weather.wav'));
+  const asked = [];
+  let cut = true;
+  const web = createServer((request, response) => {
+    const { range, 'if-none-match': known } = request.headers;
+    asked.push({ url: request.url, range, known });
+    response.setHeader('etag', '"one"');
+    if (request.url.startsWith('/none')) return response.writeHead(404).end();
+    if (known === '"one"') return response.writeHead(304).end();
+    const from = range ? Number(range.match(/bytes=(\d+)-/)[1]) : 0;
+    if (range) response.setHeader('content-range', `bytes ${from}-${sound.length - 1}/${sound.length}`);
+    response.writeHead(range ? 206 : 200, { 'content-length': sound.length - from });
+    if (!cut) return response.end(sound.subarray(from));
+    cut = false;
+    response.write(sound.subarray(0, 10_000));
+    setTimeout(() => response.destroy(), 300);
+  }).listen(0, '127.0.0.1');
+  await once(web, 'listening');
+  try {
+    const url = `http://127.0.0.1:${web.address().port}/talks/weather.wav?sig=secret`;
+    const { stdout } = await pipeline('web', 'run', url);
+    assert.match(stdout, /1 recordings, 0 failed/);
+    assert.equal(asked[1].range, 'bytes=10000-');
+    const again = await pipeline('web', 'run', url);
+    assert.deepEqual([asked.length, asked[2].known], [3, '"one"']);
+    assert.match(again.stdout, /\(\d kept\)/);
+    const status = (await pipeline('web', 'status')).stdout;
+    assert.match(status, /\/talks\/weather\.wav:weather\.wav/);
+    assert.doesNotMatch(status, /secret/);
+    await assert.rejects(pipeline('web', 'run', url.replace('talks', 'none')), (error) => /answered 404/.test(error.stderr) && !/secret/.test(error.stderr));
+  } finally {
+    web.close();
+  }
 });
 
 test('what is not there is said', only, async () => {

@@ -1,5 +1,6 @@
 """auralink.v1.Jobs: long work is accepted, followed, cancelled, retried and purged, by its tenant alone."""
 
+import asyncio
 import importlib
 import json
 
@@ -124,3 +125,22 @@ async def test_what_cannot_be_is_refused_with_its_value(jobs, messages, as_tenan
         assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and value in error.value.details(), error.value
     purge = messages.PurgeJobsRequest(state=messages.JOB_STATE_QUEUED)
     assert await refused(jobs.Purge(purge, metadata=caller)) == grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_work_comes_again_by_the_clock(jobs, messages, as_tenant):
+    caller = as_tenant("jobs:read", "jobs:write")
+    put = messages.PutScheduleRequest(name="tick", cron="* * * * * *", work_json='{"kind": "check", "work_ms": 1}')
+    made = await jobs.PutSchedule(put, metadata=caller)
+    assert (made.kind, json.loads(made.payload_json)) == ("check", {"work_ms": 1, "failures": 0})
+    assert [one.name for one in (await jobs.ListSchedules(messages.ListSchedulesRequest(), metadata=caller)).schedules] == ["tick"]
+    wanted = messages.ListJobsRequest(state=messages.JOB_STATE_DONE)
+    async with asyncio.timeout(PATIENCE_S):
+        while not (await jobs.List(wanted, metadata=caller)).jobs:
+            await asyncio.sleep(0.1)
+    await jobs.DeleteSchedule(messages.DeleteScheduleRequest(name="tick"), metadata=caller)
+    assert await refused(jobs.DeleteSchedule(messages.DeleteScheduleRequest(name="tick"), metadata=caller)) == grpc.StatusCode.NOT_FOUND
+    for bad in (dict(cron="x"), dict(work_json="{}"), dict(work_json='{"kind": "check", "odd": 1}'), dict(name="")):
+        request = messages.PutScheduleRequest(**{"name": "bad", "cron": "@daily", "work_json": '{"kind": "check"}', **bad})
+        assert await refused(jobs.PutSchedule(request, metadata=caller)) == grpc.StatusCode.INVALID_ARGUMENT, bad
+    reader = as_tenant("jobs:read")
+    assert await refused(jobs.PutSchedule(put, metadata=reader)) == grpc.StatusCode.PERMISSION_DENIED

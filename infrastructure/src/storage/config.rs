@@ -46,6 +46,13 @@ pub struct LocalConfig {
     pub max_file_bytes: u64,
 }
 
+impl LocalConfig {
+    /// A folder for tenants of their own, with the usual limit.
+    pub fn at(root: PathBuf) -> Self {
+        Self { root, shared: false, max_file_bytes: max_file_bytes() }
+    }
+}
+
 /// A bucket.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -15,6 +15,8 @@ use utoipa_axum::routes;
 use crate::api::extract::{Json, Path, Query};
 use crate::api::{ApiError, ErrorBody};
 use crate::caller::{Caller, Scope};
+use crate::files::Place;
+use crate::vector_imports::VectorImports;
 use crate::vectors::{Asked, Given, VectorStore};
 
 /// Bytes of an export that wait for a reader.
@@ -31,6 +33,11 @@ pub fn routes() -> OpenApiRouter<VectorStore> {
         .routes(routes!(query))
         .routes(routes!(import))
         .routes(routes!(export))
+}
+
+/// The route of imports from files.
+pub fn imports() -> OpenApiRouter<VectorImports> {
+    OpenApiRouter::new().routes(routes!(import_file))
 }
 
 /// A collection to be made.
@@ -421,4 +428,28 @@ async fn export(State(store): State<VectorStore>, caller: Caller, Path(name): Pa
         }
     });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(ReaderStream::new(reader))).into_response())
+}
+
+/// An import that was accepted.
+#[derive(Debug, Serialize, ToSchema)]
+struct StartedImport {
+    /// Its job, `/api/v1/jobs/{id}`.
+    job_id: String,
+}
+
+/// Imports records from a file of a store (JSON lines, as `export` writes them) as a job, whose progress is in bytes of the file. Scopes
+/// `vectors:write` and `files:read`.
+#[utoipa::path(
+    post, path = "/api/v1/vectors/collections/{name}/imports", operation_id = "import_vectors_from_file", tag = "vectors",
+    params(("name" = String, Path, description = "The collection")),
+    responses((status = ACCEPTED, body = StartedImport), (status = "4XX", description = "Refused", body = ErrorBody))
+)]
+async fn import_file(
+    State(imports): State<VectorImports>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Json(from): Json<Place>,
+) -> Result<(StatusCode, Json<StartedImport>), ApiError> {
+    let job = imports.start(&caller, name, from).await?;
+    Ok((StatusCode::ACCEPTED, Json(StartedImport { job_id: job.into() })))
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use auralink_infrastructure::queue::{self, JobFilter};
 use auralink_proto::v1::jobs_server::Jobs as JobsApi;
 use auralink_proto::v1::{
-    CancelJobRequest, CheckRequest, GetJobRequest, Job, JobProgress, JobState, ListJobsRequest, ListJobsResponse, PurgeJobsRequest,
-    PurgeJobsResponse, RetryJobRequest, WatchJobRequest,
+    CancelJobRequest, CheckRequest, DeleteScheduleRequest, DeleteScheduleResponse, GetJobRequest, Job, JobProgress, JobSchedule, JobState,
+    ListJobsRequest, ListJobsResponse, ListSchedulesRequest, ListSchedulesResponse, PurgeJobsRequest, PurgeJobsResponse,
+    PutScheduleRequest, RetryJobRequest, WatchJobRequest,
 };
 use futures_util::stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
@@ -15,11 +16,14 @@ use tonic::{Request, Response, Status};
 use crate::api::ApiError;
 use crate::caller::{Caller, Callers};
 use crate::jobs::{Check, Jobs, JobsError};
+use crate::schedules::Schedules;
 
 /// The service.
 pub struct JobsService {
     /// The application layer.
     pub jobs: Jobs,
+    /// Long work that comes again.
+    pub schedules: Schedules,
     /// Who calls.
     pub callers: Callers,
 }
@@ -79,6 +83,25 @@ impl JobsApi for JobsService {
         Ok(Response::new(PurgeJobsResponse { deleted }))
     }
 
+    async fn put_schedule(&self, request: Request<PutScheduleRequest>) -> Result<Response<JobSchedule>, Status> {
+        let caller = self.caller(&request).await?;
+        let PutScheduleRequest { name, cron, work_json } = request.into_inner();
+        let work = serde_json::from_str(&work_json).map_err(|why| Status::invalid_argument(format!("work_json: {why}")))?;
+        Ok(Response::new(schedule(self.schedules.put(&caller, name, cron, work).await?)))
+    }
+
+    async fn list_schedules(&self, request: Request<ListSchedulesRequest>) -> Result<Response<ListSchedulesResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let schedules = self.schedules.list(&caller).await?.into_iter().map(schedule).collect();
+        Ok(Response::new(ListSchedulesResponse { schedules }))
+    }
+
+    async fn delete_schedule(&self, request: Request<DeleteScheduleRequest>) -> Result<Response<DeleteScheduleResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        self.schedules.delete(&caller, &request.into_inner().name).await?;
+        Ok(Response::new(DeleteScheduleResponse {}))
+    }
+
     type WatchStream = Answer<Job>;
 
     async fn watch(&self, request: Request<WatchJobRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -100,6 +123,11 @@ fn wanted(state: i32) -> Result<Option<queue::JobState>, Status> {
         JobState::Dead => Some(queue::JobState::Dead),
         JobState::Cancelled => Some(queue::JobState::Cancelled),
     })
+}
+
+fn schedule(schedule: queue::Schedule) -> JobSchedule {
+    let queue::Schedule { name, cron, kind, payload, next_ms, .. } = schedule;
+    JobSchedule { name, cron, kind, payload_json: payload.to_string(), next_at_ms: next_ms }
 }
 
 fn message(job: queue::Job) -> Job {

@@ -6,9 +6,9 @@ use auralink_infrastructure::vector::{self as engine, Filter, Selection, Spec};
 use auralink_proto::v1::vectors_server::Vectors as VectorsApi;
 use auralink_proto::v1::{
     Collection, CreateCollectionRequest, DeleteCollectionRequest, DeleteCollectionResponse, DeleteRecordsRequest, DeleteRecordsResponse,
-    ExportRequest, ExportResponse, GetCollectionRequest, GetRecordsRequest, GetRecordsResponse, ImportError, ImportRequest, ImportResponse,
-    ListCollectionsRequest, ListCollectionsResponse, Metric, QueryRequest, QueryResponse, UpsertRequest, UpsertResponse, VectorMatch,
-    VectorRecord,
+    ExportRequest, ExportResponse, GetCollectionRequest, GetRecordsRequest, GetRecordsResponse, ImportError, ImportFileRequest,
+    ImportFileResponse, ImportRequest, ImportResponse, ListCollectionsRequest, ListCollectionsResponse, Metric, QueryRequest,
+    QueryResponse, UpsertRequest, UpsertResponse, VectorMatch, VectorRecord,
 };
 use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use tokio_util::io::{ReaderStream, StreamReader};
@@ -16,6 +16,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::ApiError;
 use crate::caller::{Caller, Callers, Scope};
+use crate::files::Place;
+use crate::grpc::refuse::{Drained, first};
+use crate::vector_imports::VectorImports;
 use crate::vectors::{Asked, Given, VectorStore};
 
 /// Largest message: 1,000 records of 4,096 numbers with documents.
@@ -28,6 +31,8 @@ const EXPORT_BUFFER: usize = 256 << 10;
 pub struct VectorsService {
     /// The application layer.
     pub store: VectorStore,
+    /// Records from files.
+    pub imports: VectorImports,
     /// Who calls.
     pub callers: Callers,
 }
@@ -156,11 +161,17 @@ impl VectorsApi for VectorsService {
     }
 
     async fn import(&self, request: Request<Streaming<ImportRequest>>) -> Result<Response<ImportResponse>, Status> {
-        let caller = self.caller(&request, Scope::VectorsWrite).await?;
-        let mut messages = request.into_inner();
-        let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("no message came: the first names the collection"))?;
+        let (metadata, _, messages) = request.into_parts();
+        let mut messages = Drained::from(messages);
+        let caller = self.callers.of_metadata(&metadata).await?;
+        caller.require(Scope::VectorsWrite)?;
+        let first =
+            first(&mut messages).await?.ok_or_else(|| Status::invalid_argument("no message came: the first names the collection"))?;
         let ImportRequest { collection, from_line, data } = first;
-        let parts = stream::once(async { Ok(data) }).chain(messages.map_ok(|message| message.data));
+        let parts = stream::once(async { Ok(data) }).chain(stream::unfold(messages, async |mut messages| {
+            let next = messages.message().await.transpose()?;
+            Some((next.map(|message| message.data), messages))
+        }));
         let parts = parts.map_ok(std::io::Cursor::new).map_err(std::io::Error::other);
         let mut lines = StreamReader::new(Box::pin(parts));
         let done = self.store.service().import(&caller.tenant, &collection, &mut lines, from_line, &mut |_| true).await;
@@ -172,6 +183,13 @@ impl VectorsApi for VectorsService {
         let errors = progress.errors.into_iter().map(|error| ImportError { line: error.line, reason: error.reason }).collect();
         let (imported, rejected, next_line) = (progress.imported, progress.rejected, progress.next_line);
         Ok(Response::new(ImportResponse { imported, rejected, errors, next_line, stopped }))
+    }
+
+    async fn import_file(&self, request: Request<ImportFileRequest>) -> Result<Response<ImportFileResponse>, Status> {
+        let caller = self.caller(&request, Scope::VectorsWrite).await?;
+        let ImportFileRequest { collection, store, path } = request.into_inner();
+        let job = self.imports.start(&caller, collection, Place { store, path }).await?;
+        Ok(Response::new(ImportFileResponse { job_id: job.to_string() }))
     }
 
     type ExportStream = Pin<Box<dyn Stream<Item = Result<ExportResponse, Status>> + Send>>;

@@ -1,52 +1,31 @@
-//! What segments mean: each one's sentence embedding is kept with its transcript, and a search compares them all with its words'.
+//! What segments mean: each one is a record in a collection of the vectors' engine, and a search asks it for those near to its words.
 //!
-//! Exact and without an index: the vectors of a tenant are read once and kept in memory, within a limit.
+//! The collection is the tenant's own like any other (`speech-...`, one for each sentence model), so that it can be asked, exported and counted by
+//! the same means.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
 
 use auralink_infrastructure::tenant::Tenant;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use auralink_infrastructure::vector::filter::Test;
+use auralink_infrastructure::vector::{Filter, Metric, Selection, Spec, Value, VectorError};
 use serde::{Deserialize, Serialize};
 
-use super::ledger::Ledger;
-use super::record::{AudioFile, Step};
+use super::ledger::{Ledger, short};
+use super::record::AudioFile;
 use super::{PipelineError, Transcript};
-use crate::embeddings::Embeddings;
+use crate::vectors::{Asked, Given, VectorStore};
 
-/// Segments of one tenant that a search looks at: 100,000 take 150 MB.
-const MAX_SEGMENTS: usize = 100_000;
-/// Contents whose vectors stay in memory.
-const MAX_HELD: usize = 2_000;
-/// Segments embedded in one call.
+/// Segments of one write.
 const BATCH: usize = 64;
 /// The sentence model takes so many bytes of a text.
 const MAX_TEXT: usize = 32 * 1024;
 
-/// The sentence model. Clones are the same one.
+/// The index of what was said. Clones are the same one.
 #[derive(Clone)]
 pub struct Meaning {
-    embeddings: Embeddings,
+    vectors: VectorStore,
     model: String,
-    held: Arc<Mutex<HashMap<String, Arc<Vectors>>>>,
-}
-
-/// Vectors of one transcript.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Vectors {
-    /// One for each of `segments`, `f32` in little endian, base64.
-    vectors: Vec<String>,
-    segments: Vec<Said>,
-    #[serde(skip)]
-    numbers: Vec<Vec<f32>>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Said {
-    text: String,
-    start_ms: u64,
-    end_ms: u64,
+    dimension: u32,
 }
 
 /// A segment that means something like what was asked.
@@ -65,13 +44,14 @@ pub struct Found {
 }
 
 impl Meaning {
-    /// Over the server's sentence model.
+    /// Over the server's sentence model and its vectors.
     ///
     /// # Errors
     /// The sentence that says what is missing.
-    pub async fn open(embeddings: Embeddings) -> Result<Self, String> {
-        let model = embeddings.embedder().await.map_err(|error| error.to_string())?.name().to_owned();
-        Ok(Self { embeddings, model, held: Arc::default() })
+    pub async fn open(vectors: VectorStore) -> Result<Self, String> {
+        let embedder = vectors.embeddings().embedder().await.map_err(|error| error.to_string())?;
+        let dimension = u32::try_from(embedder.dimensions()).map_err(|error| error.to_string())?;
+        Ok(Self { model: embedder.name().to_owned(), dimension, vectors })
     }
 
     /// Which model: another one makes other vectors.
@@ -79,96 +59,93 @@ impl Meaning {
         &self.model
     }
 
-    /// The vectors of a transcript.
-    pub(super) async fn of(&self, transcript: &Transcript) -> Result<Vectors, String> {
-        let segments: Vec<Said> = transcript
-            .segments
-            .iter()
-            .map(|segment| Said { text: shortened(&segment.text), start_ms: segment.start_ms, end_ms: segment.end_ms })
-            .collect();
-        let mut vectors = Vec::with_capacity(segments.len());
-        for batch in segments.chunks(BATCH) {
-            let texts = batch.iter().map(|said| said.text.clone()).collect();
-            let embedded = self.embeddings.embed(texts).await.map_err(|error| error.to_string())?;
-            vectors.extend(embedded.iter().map(|vector| encoded(vector)));
-        }
-        Ok(Vectors { vectors, segments, numbers: Vec::new() })
+    /// Where they are: another engine has none of them yet.
+    pub(super) fn engine(&self) -> &'static str {
+        self.vectors.service().engine()
     }
 
-    /// Compares the words with every segment.
+    fn collection(&self) -> String {
+        format!("speech-{}", &short(&self.model)[..12])
+    }
+
+    /// Keeps what a transcript's segments mean, in place of what was kept of the same content by the same recogniser; how many.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) async fn keep(&self, tenant: &Tenant, file: &AudioFile, recogniser: &str, transcript: &Transcript) -> Result<usize, String> {
+        let (service, collection) = (self.vectors.service(), self.collection());
+        let words = |error: VectorError| error.to_string();
+        let fits = Filter::All(vec![is("sha256", &file.sha256), is("recogniser", recogniser)]);
+        match service.delete(tenant, &collection, Selection::Filter(fits)).await {
+            Err(VectorError::NotFound(_)) => {
+                let made = service.create(tenant, &collection, Spec { dimension: self.dimension, metric: Metric::Cosine }).await;
+                // Two files at once make it once.
+                made.map(drop).or_else(|error| if matches!(error, VectorError::Exists(_)) { Ok(()) } else { Err(words(error)) })?;
+            }
+            deleted => drop(deleted.map_err(words)?),
+        }
+        let of = &short(recogniser)[..8];
+        let said: Vec<_> = transcript.segments.iter().enumerate().filter(|(_, segment)| !segment.text.trim().is_empty()).collect();
+        for batch in said.chunks(BATCH) {
+            let records = batch.iter().map(|(number, segment)| Given {
+                id: format!("{}-{of}-{number}", file.sha256),
+                vector: None,
+                metadata: BTreeMap::from([
+                    ("sha256".to_owned(), Value::Text(file.sha256.clone())),
+                    ("recogniser".into(), Value::Text(recogniser.into())),
+                    ("start_ms".into(), number_of(segment.start_ms)),
+                    ("end_ms".into(), number_of(segment.end_ms)),
+                ]),
+                document: Some(shortened(&segment.text)),
+            });
+            self.vectors.upsert(tenant, &collection, records.collect()).await.map_err(|error| error.message)?;
+        }
+        Ok(said.len())
+    }
+
+    /// The segments nearest to the words, of what one recogniser heard.
     pub(super) async fn search(
         &self,
         ledger: &Ledger,
         tenant: &Tenant,
-        files: &[(AudioFile, Step)],
+        recogniser: &str,
         words: &str,
         limit: usize,
     ) -> Result<Vec<Found>, PipelineError> {
-        let asked = self.embeddings.embed(vec![shortened(words)]).await.map_err(|error| PipelineError::Unavailable(error.to_string()))?;
-        let asked = asked.into_iter().next().unwrap_or_default();
-        let (mut found, mut looked) = (Vec::new(), 0);
-        for (file, step) in files {
-            let Some(vectors) = self.vectors(ledger, tenant, file, step).await? else { continue };
-            looked += vectors.segments.len();
-            if looked > MAX_SEGMENTS {
-                let words = format!("there are more than {MAX_SEGMENTS} segments, which is as many as a search looks at");
-                return Err(PipelineError::Unavailable(words));
-            }
-            found.extend(vectors.segments.iter().zip(&vectors.numbers).map(|(said, vector)| Found {
-                source: file.source.clone(),
-                text: said.text.clone(),
-                start_ms: said.start_ms,
-                end_ms: said.end_ms,
-                score: vector.iter().zip(&asked).map(|(a, b)| a * b).sum(),
-            }));
+        let collection = self.collection();
+        match self.vectors.service().describe(tenant, &collection).await {
+            Err(VectorError::NotFound(_)) => return Ok(Vec::new()),
+            there => drop(there.map_err(|error| PipelineError::Unavailable(error.to_string()))?),
         }
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
-        found.truncate(limit);
+        let asked = Asked::Text(shortened(words));
+        let near = self.vectors.query(tenant, &collection, asked, limit, Some(is("recogniser", recogniser)), false).await;
+        let mut found = Vec::new();
+        for near in near.map_err(|error| PipelineError::Unavailable(error.message))? {
+            let (text, metadata) = (near.record.document.unwrap_or_default(), near.record.metadata);
+            let Some(Value::Text(sha256)) = metadata.get("sha256") else { continue };
+            let Some(source) = ledger.seen(tenant, sha256).await? else { continue };
+            let at = |key| match metadata.get(key) {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds of a recording, written above")]
+                Some(Value::Number(ms)) => *ms as u64,
+                _ => 0,
+            };
+            found.push(Found { source, text, start_ms: at("start_ms"), end_ms: at("end_ms"), score: near.score });
+        }
         Ok(found)
-    }
-
-    async fn vectors(
-        &self,
-        ledger: &Ledger,
-        tenant: &Tenant,
-        file: &AudioFile,
-        step: &Step,
-    ) -> Result<Option<Arc<Vectors>>, PipelineError> {
-        // The hash of the result names it whoever's it is.
-        let Some(key) = step.result_sha256.clone() else { return Ok(None) };
-        if let Some(held) = self.held.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned() {
-            return Ok(Some(held));
-        }
-        let Some(mut vectors) = ledger.result::<Vectors>(tenant, &file.sha256, step).await? else { return Ok(None) };
-        vectors.numbers = std::mem::take(&mut vectors.vectors).iter().map(|text| decoded(text)).collect();
-        let vectors = Arc::new(vectors);
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.len() >= MAX_HELD {
-            held.clear();
-        }
-        held.insert(key, vectors.clone());
-        Ok(Some(vectors))
     }
 }
 
-impl Vectors {
-    pub(super) fn count(&self) -> usize {
-        self.segments.len()
-    }
+fn is(key: &str, text: &str) -> Filter {
+    Filter::Field { key: key.to_owned(), test: Test::In(vec![Value::Text(text.to_owned())]) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a recording are far below 2^53")]
+fn number_of(ms: u64) -> Value {
+    Value::Number(ms as f64)
 }
 
 fn shortened(text: &str) -> String {
-    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    text[..end].to_owned()
-}
-
-fn encoded(vector: &[f32]) -> String {
-    BASE64_STANDARD.encode(vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>())
-}
-
-fn decoded(text: &str) -> Vec<f32> {
-    let bytes = BASE64_STANDARD.decode(text).unwrap_or_default();
-    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
 }
 
 #[cfg(test)]
@@ -176,11 +153,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_come_back_and_long_texts_are_cut_between_letters() {
-        let vector = vec![0.5, -1.25, f32::MIN_POSITIVE];
-        assert_eq!(decoded(&encoded(&vector)), vector);
+    fn long_texts_are_cut_between_letters() {
         let long = "ä".repeat(MAX_TEXT);
         assert_eq!(shortened(&long).len(), MAX_TEXT);
         assert_eq!(shortened(&format!("a{long}")).len(), MAX_TEXT - 1);
+        assert_eq!(shortened("short"), "short");
     }
 }
