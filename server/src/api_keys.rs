@@ -186,7 +186,11 @@ impl ApiKeys {
             after = page.last().map(|document| document.key.clone());
             for document in page {
                 let key = document.key.clone();
-                let record = record(document)?;
+                // One that is damaged hides no other; it opens nothing either.
+                let Ok(record) = record(document).inspect_err(|error| tracing::error!(key, %error, "an API key's record is damaged"))
+                else {
+                    continue;
+                };
                 // Another tenant's name can begin with the same hash.
                 if record.tenant == *tenant {
                     found.push(record.shown(key));

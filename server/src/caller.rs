@@ -225,6 +225,17 @@ impl Callers {
         Ok(Caller { tenant, scopes, name })
     }
 
+    /// The claims of a gRPC request's access token, within its bearer's limit: for faces that go by a token's grants for rooms.
+    pub fn claims_of_metadata(&self, metadata: &MetadataMap) -> Result<Claims, tonic::Status> {
+        let header = metadata.get("authorization").and_then(|value| value.to_str().ok()).ok_or_else(|| {
+            tonic::Status::unauthenticated("no access token: send `authorization: Bearer <token>` (auralink token makes one)")
+        })?;
+        let verified = bearer(header).and_then(|token| self.tokens.verify(token)).map_err(CallerError::Token)?;
+        let name = if verified.claims.identity.is_empty() { &verified.api_key } else { &verified.claims.identity };
+        self.counted(self.limiter.take(&("token", name), Instant::now()))?;
+        Ok(verified.claims)
+    }
+
     /// Takes one request from the caller's bucket.
     pub fn admit(&self, caller: &Caller) -> Result<(), CallerError> {
         self.counted(self.limiter.take(&(&caller.tenant, &caller.name), Instant::now()))

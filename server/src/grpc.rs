@@ -63,10 +63,10 @@ pub async fn routes(parts: Parts) -> Result<Routes, tonic_reflection::server::Er
         .register_encoded_file_descriptor_set(auralink_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let keys = rooms.keys().clone();
-    let routes = Routes::new(RoomsServer::new(rooms::RoomsService { rooms, captions: captions.clone() }))
+    let routes = Routes::new(RoomsServer::new(rooms::RoomsService { rooms, captions: captions.clone(), callers: callers.clone() }))
         .add_service(
-            SpeechServer::new(speech::SpeechService { captions, keys }).max_decoding_message_size(2 * crate::audio_in::MAX_MESSAGE_BYTES),
+            SpeechServer::new(speech::SpeechService { captions, callers: callers.clone() })
+                .max_decoding_message_size(2 * crate::audio_in::MAX_MESSAGE_BYTES),
         )
         .add_service(JobsServer::new(jobs::JobsService { jobs, schedules, callers: callers.clone() }))
         .add_service(SandboxesServer::new(sandboxes::SandboxesService { sandboxes, callers: callers.clone() }))

@@ -1,20 +1,10 @@
-//! Who calls: the LiveKit access token in the `authorization` metadata, checked by the same verifier as everywhere.
+//! What an access token's grants allow, and the mapping from the layers' errors to gRPC.
 
-use auralink_signaling::access::{AccessError, Claims, KeySet, bearer};
+use auralink_signaling::access::{AccessError, Claims};
 use auralink_signaling::rooms::RoomsError;
-use tonic::{Code, Status, metadata::MetadataMap};
+use tonic::{Code, Status};
 
 use crate::captions::CaptionsError;
-
-/// The caller's claims, or UNAUTHENTICATED with a sentence.
-pub fn caller(keys: &KeySet, metadata: &MetadataMap) -> Result<Claims, Status> {
-    let header = metadata
-        .get("authorization")
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(|| Status::unauthenticated("no access token: send `authorization: Bearer <token>` (auralink token makes one)"))?;
-    let verified = bearer(header).and_then(|token| keys.verify(token)).map_err(|error| Status::unauthenticated(error.to_string()))?;
-    Ok(verified.claims)
-}
 
 /// PERMISSION_DENIED with the sentence, unless one of the grants is there.
 pub fn granted(grants: &[Result<(), AccessError>]) -> Result<(), Status> {

@@ -17,8 +17,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
-use super::authorize::{caller, captions_status, granted, joins, publishes, rooms_status};
+use super::authorize::{captions_status, granted, joins, publishes, rooms_status};
 use super::refuse::{drain, first};
+use crate::caller::Callers;
 use crate::captions::{By, Captions};
 use crate::publish;
 
@@ -28,6 +29,8 @@ pub struct RoomsService {
     pub rooms: Rooms,
     /// The transcripts.
     pub captions: Captions,
+    /// Who calls.
+    pub callers: Callers,
 }
 
 type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -35,7 +38,7 @@ type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl RoomsApi for RoomsService {
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Room>, Status> {
-        let claims = caller(self.rooms.keys(), request.metadata())?;
+        let claims = self.callers.claims_of_metadata(request.metadata())?;
         granted(&[claims.require_room_create()])?;
         let CreateRequest { name, max_participants, empty_timeout_s, metadata, captions } = request.into_inner();
         let wanted = livekit::CreateRoomRequest { name, max_participants, empty_timeout: empty_timeout_s, metadata, ..Default::default() };
@@ -47,7 +50,7 @@ impl RoomsApi for RoomsService {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let claims = caller(self.rooms.keys(), request.metadata())?;
+        let claims = self.callers.claims_of_metadata(request.metadata())?;
         granted(&[claims.require_room_list()])?;
         let mut rooms = Vec::new();
         for room in self.rooms.list(&request.into_inner().names) {
@@ -57,7 +60,7 @@ impl RoomsApi for RoomsService {
     }
 
     async fn end(&self, request: Request<EndRequest>) -> Result<Response<EndResponse>, Status> {
-        let claims = caller(self.rooms.keys(), request.metadata())?;
+        let claims = self.callers.claims_of_metadata(request.metadata())?;
         granted(&[claims.require_room_create()])?;
         self.rooms.delete(&request.into_inner().name).await.map_err(|error| rooms_status(&error))?;
         Ok(Response::new(EndResponse {}))
@@ -66,7 +69,7 @@ impl RoomsApi for RoomsService {
     type FollowStream = Answer<TranscriptEvent>;
 
     async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let claims = caller(self.rooms.keys(), request.metadata())?;
+        let claims = self.callers.claims_of_metadata(request.metadata())?;
         let FollowRequest { room, interim, passive } = request.into_inner();
         granted(&[claims.require_room_admin(&room), joins(&claims, &room)])?;
         let transcript = self.captions.follow(&room).await.map_err(|error| captions_status(&error))?;
@@ -83,7 +86,7 @@ impl RoomsApi for RoomsService {
     type PublishStream = Answer<PublishResponse>;
 
     async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Self::PublishStream>, Status> {
-        let claims = caller(self.rooms.keys(), request.metadata());
+        let claims = self.callers.claims_of_metadata(request.metadata());
         let mut audio = request.into_inner();
         let entered = match claims {
             Ok(claims) => self.enter(&claims, &mut audio).await,

@@ -9,16 +9,15 @@ use auralink_proto::v1::{
     Segment, SpeechStarted, TranscribeConfig, TranscribeRequest, TranscribeResponse, TurnEnded, transcribe_request::Request as Part,
     transcribe_response::Event,
 };
-use auralink_signaling::access::KeySet;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
-use super::authorize::caller;
 use super::refuse::{drain, first};
 use crate::audio_in::PcmReader;
+use crate::caller::Callers;
 use crate::captions::Captions;
 use crate::captions::wording::{degraded_text, proto_words, wire_ms as ms};
 
@@ -30,7 +29,7 @@ pub struct SpeechService {
     /// Where the engine is.
     pub captions: Captions,
     /// Who may call.
-    pub keys: KeySet,
+    pub callers: Callers,
 }
 
 #[tonic::async_trait]
@@ -38,7 +37,7 @@ impl Speech for SpeechService {
     type TranscribeStream = Pin<Box<dyn Stream<Item = Result<TranscribeResponse, Status>> + Send>>;
 
     async fn transcribe(&self, request: Request<Streaming<TranscribeRequest>>) -> Result<Response<Self::TranscribeStream>, Status> {
-        let caller = caller(&self.keys, request.metadata());
+        let caller = self.callers.claims_of_metadata(request.metadata());
         let mut audio = request.into_inner();
         let opened = match caller {
             Ok(_) => self.open(&mut audio).await,
