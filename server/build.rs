@@ -23,5 +23,11 @@ fn main() -> std::io::Result<()> {
     };
     println!("cargo:rerun-if-changed={}", dist.display());
     println!("cargo:rustc-env=AURALINK_WEB_DIST={}", dist.display());
+    // Line tables are for the rare panic: packed, they cost 60 MB of the binary and not 300.
+    if std::env::var("PROFILE").is_ok_and(|profile| profile == "release")
+        && std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux")
+    {
+        println!("cargo:rustc-link-arg-bins=-Wl,--compress-debug-sections=zlib");
+    }
     Ok(())
 }

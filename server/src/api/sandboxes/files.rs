@@ -169,8 +169,7 @@ async fn images(State(sandboxes): State<Sandboxes>, caller: Caller) -> Result<Js
     Ok(Json(ImageList { images: images.into_iter().map(SandboxImage::from).collect() }))
 }
 
-/// Imports a root filesystem from a `.tar` or `.tar.gz` body within 30 s; one of that name is replaced. For larger ones there is gRPC, and
-/// `auralink sandbox images import`.
+/// Imports a root filesystem from a `.tar` or `.tar.gz` body, which may take as long as it keeps coming; one of that name is replaced.
 #[utoipa::path(
     put, path = "/api/v1/sandbox-images/{image}", operation_id = "import_sandbox_image", tag = "sandboxes",
     params(("image" = String, Path, description = "Name")),
