@@ -237,6 +237,24 @@ minio() {
   printf '%s\n' "$hash" >"$stamp"
 }
 
+# Weaviate's server, for the tests of the vectors.
+weaviate_version=v1.35.2
+weaviate() {
+  local program=$cache/tools/weaviate-server stamp=$stamps/weaviate hash
+  hash=$(hash_of "$weaviate_version")
+  is_fresh "$stamp" "$hash" "$program" && return 0
+  go_compiler
+  say "go builds Weaviate's server (about five minutes)"
+  local folder
+  mkdir -p "$cache/tools"
+  folder=$(mktemp -d "$cache/tools/weaviate-build.XXXXXX")
+  CGO_ENABLED=0 GOBIN=$folder nice -n 10 go install "github.com/weaviate/weaviate/cmd/weaviate-server@$weaviate_version" ||
+    { rm -rf "$folder"; die "go could not install Weaviate: is there a network?"; }
+  mv "$folder/weaviate-server" "$program"
+  rm -rf "$folder"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
 load_generator() {
   local source=${LKBENCH_SOURCE:-$root/../shared/lkbench} program=$cache/tools/lkbench stamp=$stamps/lkbench hash
   [ -e "$source/go.mod" ] || die "lkbench's source is not in $source: LKBENCH_SOURCE names its folder"
@@ -271,7 +289,7 @@ chroma() {
   say "pip installs Chroma's server (400 MB) into $venv"
   rm -rf "$venv"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --requirement "$list" ||
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes --requirement "$list" ||
     die "pip could not install what $list names: is there a network?"
   printf '%s\n' "$hash" >"$stamp"
 }
@@ -413,6 +431,7 @@ if [ "$level" != run ]; then
   go_client
   recording_tools
   minio
+  weaviate
   microvm_kernel
 fi
 if [ "$level" = bench ]; then

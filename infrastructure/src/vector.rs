@@ -13,6 +13,7 @@ pub mod pgvector;
 pub mod qdrant;
 pub mod service;
 pub mod transfer;
+pub mod weaviate;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -121,7 +122,7 @@ pub struct Page {
 /// Something that keeps vectors. What it is given was checked by the service: dimensions fit, numbers are finite, ids of a batch differ.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// `embedded`, `chroma`, `pgvector`, `qdrant`.
+    /// `embedded`, `chroma`, `pgvector`, `qdrant`, `weaviate`.
     fn name(&self) -> &'static str;
 
     /// Makes a collection; [`VectorError::Exists`] when there is one of this address.

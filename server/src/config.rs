@@ -304,9 +304,9 @@ pub struct VectorsConfig {
     pub engine: VectorEngine,
     /// Folder of the embedded engine; default: `vectors` in the data folder.
     pub folder: Option<PathBuf>,
-    /// Where Chroma or Qdrant answers.
+    /// Where Chroma, Weaviate or Qdrant answers.
     pub url: Option<String>,
-    /// Where the token for it stands.
+    /// Where the token (or API key) for it stands.
     pub token: Option<SecretSource>,
     /// Where pgvector's `postgres://` URL stands.
     pub database: Option<SecretSource>,
@@ -351,6 +351,8 @@ pub enum VectorEngine {
     Pgvector,
     /// A Qdrant server.
     Qdrant,
+    /// A Weaviate server.
+    Weaviate,
 }
 
 /// Where API keys, jobs and the like are kept.

@@ -13,6 +13,7 @@ use auralink_infrastructure::vector::chroma::{Chroma, Remote};
 use auralink_infrastructure::vector::embedded::Embedded;
 use auralink_infrastructure::vector::pgvector::PgVector;
 use auralink_infrastructure::vector::qdrant::Qdrant;
+use auralink_infrastructure::vector::weaviate::Weaviate;
 use auralink_infrastructure::vector::{Engine, Filter, Limits, Match, Metadata, Query, Record, VectorError, Vectors};
 
 use crate::api::ApiError;
@@ -147,6 +148,7 @@ fn engine(config: &VectorsConfig, data_dir: &Path) -> Result<Arc<dyn Engine>, Se
         VectorEngine::Embedded => Arc::new(Embedded::open(&config.folder.clone().unwrap_or_else(|| data_dir.join("vectors")))?),
         VectorEngine::Chroma => Arc::new(Chroma::new(remote("chroma")?, &config.chroma_tenant, &config.chroma_database)?),
         VectorEngine::Qdrant => Arc::new(Qdrant::new(remote("qdrant")?)?),
+        VectorEngine::Weaviate => Arc::new(Weaviate::new(remote("weaviate")?)?),
         VectorEngine::Pgvector => {
             let url = read(&config.database)?.ok_or(SetupError::Missing { key: "database", engine: "pgvector" })?;
             Arc::new(PgVector::new(&url, timeout)?)

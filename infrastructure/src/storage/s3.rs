@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::{ErrorKind, Metadata, Operator};
@@ -28,6 +29,8 @@ const SHA256: &str = "sha256";
 pub(super) struct S3 {
     store: String,
     operator: Operator,
+    /// The same without repetition: a stream that is not held to a version yet must not be begun twice.
+    once: Operator,
     spool: PathBuf,
 }
 
@@ -51,10 +54,37 @@ impl S3 {
             builder = builder.endpoint(endpoint);
         }
         let operator = Operator::new(builder).map_err(|error| wrong(error.message().to_owned()))?;
-        let operator = operator
-            .layer(TimeoutLayer::new().with_timeout(PATIENCE).with_io_timeout(PATIENCE))
-            .layer(RetryLayer::new().with_max_times(4).with_min_delay(Duration::from_millis(200)).with_jitter());
-        Ok(Self { store: store.to_owned(), operator, spool })
+        let once = operator.layer(TimeoutLayer::new().with_timeout(PATIENCE).with_io_timeout(PATIENCE));
+        let operator = once.clone().layer(RetryLayer::new().with_max_times(4).with_min_delay(Duration::from_millis(200)).with_jitter());
+        Ok(Self { store: store.to_owned(), operator, once, spool })
+    }
+
+    /// Asks for a file from `from` to its end. What it is, and its bytes when they are no more than [`CHUNK`]; a longer file is read in
+    /// chunks, and so is one whose bytes did not all come. Nothing when the caller should ask for the file's metadata first.
+    async fn begin(
+        &self,
+        path: &StorePath,
+        from: u64,
+        version: Option<&str>,
+    ) -> Result<Option<(Metadata, Option<Vec<Bytes>>)>, StorageError> {
+        let mut reader = self.once.reader_with(path.as_str());
+        if let Some(version) = version {
+            reader = reader.if_match(version);
+        }
+        let reader = reader.await.map_err(|error| self.failed(path, error))?;
+        let mut stream = reader.into_bytes_stream(from..).await.map_err(|error| self.failed(path, error))?;
+        let metadata = match stream.metadata().await {
+            Ok(metadata) => metadata,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConditionNotMatch) => {
+                return Err(self.failed(path, error));
+            }
+            // Past the end, which only the size can tell from wrong; or a failure, which is repeated with patience.
+            Err(_) => return Ok(None),
+        };
+        let left = metadata.content_length().saturating_sub(from);
+        let whole = if left <= CHUNK as u64 { stream.try_collect::<Vec<Bytes>>().await.ok() } else { None };
+        let whole = whole.filter(|parts| parts.iter().map(|part| part.len() as u64).sum::<u64>() == left);
+        Ok(Some((metadata, whole)))
     }
 
     fn failed(&self, path: &StorePath, error: opendal::Error) -> StorageError {
@@ -141,25 +171,32 @@ impl Engine for S3 {
         if path.is_root() {
             return Err(StorageError::NotAFile { path: path.to_string(), reason: "it is the store's root" });
         }
-        let metadata = self.operator.stat(path.as_str()).await.map_err(|error| self.failed(path, error))?;
+        // One request for a file up to its end, if it is small; its size is not known before.
+        let first = if to.is_none() { self.begin(path, from, version).await? } else { None };
+        let (metadata, whole) = match first {
+            Some((metadata, whole)) => (metadata, whole),
+            None => (self.operator.stat(path.as_str()).await.map_err(|error| self.failed(path, error))?, None),
+        };
         let found = metadata.etag().unwrap_or_default().to_owned();
         if version.is_some_and(|version| version != found) {
             return Err(StorageError::Changed { path: path.to_string() });
         }
         let size = metadata.content_length();
         let (from, length) = stretch(path, size, from, to)?;
-        let mut reader = self.operator.reader_with(path.as_str()).chunk(CHUNK);
-        if !found.is_empty() {
-            // Every request of the stream names the version: a change is an error, never a mixture.
-            reader = reader.if_match(&found);
-        }
-        let reader = reader.await.map_err(|error| self.failed(path, error))?;
-        let stream = if length == 0 {
-            futures_util::stream::empty().boxed()
-        } else {
-            let (store, at) = (self.store.clone(), path.clone());
-            let bytes = reader.into_bytes_stream(from..from + length).await.map_err(|error| self.failed(path, error))?;
-            bytes.map_err(move |error| interrupted(&store, &at, &error)).boxed()
+        let stream = match whole {
+            Some(parts) => futures_util::stream::iter(parts.into_iter().map(Ok)).boxed(),
+            None if length == 0 => futures_util::stream::empty().boxed(),
+            None => {
+                let mut reader = self.operator.reader_with(path.as_str()).chunk(CHUNK);
+                if !found.is_empty() {
+                    // Every request of the stream names the version: a change is an error, never a mixture.
+                    reader = reader.if_match(&found);
+                }
+                let reader = reader.await.map_err(|error| self.failed(path, error))?;
+                let (store, at) = (self.store.clone(), path.clone());
+                let bytes = reader.into_bytes_stream(from..from + length).await.map_err(|error| self.failed(path, error))?;
+                bytes.map_err(move |error| interrupted(&store, &at, &error)).boxed()
+            }
         };
         Ok(Reading { size, from, length, version: found, stream: exactly(stream, length, path) })
     }

@@ -10,9 +10,10 @@ use auralink_infrastructure::vector::chroma::{Chroma, Remote};
 use auralink_infrastructure::vector::embedded::Embedded;
 use auralink_infrastructure::vector::pgvector::PgVector;
 use auralink_infrastructure::vector::qdrant::Qdrant;
+use auralink_infrastructure::vector::weaviate::Weaviate;
 use auralink_infrastructure::vector::{Address, Engine, Metric, Spec};
 
-use crate::{chroma_server, postgres, qdrant_stub};
+use crate::{chroma_server, postgres, qdrant_stub, weaviate_server};
 
 /// Longer than any healthy answer on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,6 +69,12 @@ pub async fn chroma() -> Held {
 pub async fn pgvector() -> Held {
     let url = tokio::task::spawn_blocking(|| postgres::shared().database()).await.unwrap();
     let engine = Arc::new(PgVector::new(&Secret::new(url), PATIENCE).unwrap());
+    Held { engine, _folder: None }
+}
+
+pub async fn weaviate() -> Held {
+    let url = tokio::task::spawn_blocking(|| weaviate_server::shared().url()).await.unwrap();
+    let engine = Arc::new(Weaviate::new(remote(url)).unwrap());
     Held { engine, _folder: None }
 }
 

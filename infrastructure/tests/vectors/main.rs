@@ -1,5 +1,5 @@
-//! What every vector engine promises, held against each of them: the embedded one, a real Chroma, a real PostgreSQL with pgvector, and a
-//! stub of Qdrant's documented API (its server is not to be had here). Then what only one of them can show.
+//! What every vector engine promises, held against each of them: the embedded one, a real Chroma, a real PostgreSQL with pgvector, a real
+//! Weaviate, and a stub of Qdrant's documented API (its server is not to be had here). Then what only one of them can show.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test's helpers")]
 
 #[path = "../fixtures/postgres.rs"]
@@ -15,6 +15,7 @@ mod qdrant_stub;
 mod service;
 mod transfer;
 mod unreachable;
+mod weaviate_server;
 
 /// One test for each engine and promise.
 macro_rules! conformance {
@@ -30,7 +31,7 @@ macro_rules! conformance {
     };
 }
 
-conformance!(embedded, chroma, pgvector, qdrant; {
+conformance!(embedded, chroma, pgvector, weaviate, qdrant; {
     collections_are_made_listed_and_deleted,
     tenants_do_not_meet,
     records_come_back_as_they_were_given,

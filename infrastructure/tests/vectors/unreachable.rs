@@ -7,6 +7,7 @@ use auralink_infrastructure::tenant::Tenant;
 use auralink_infrastructure::vector::chroma::{Chroma, Remote};
 use auralink_infrastructure::vector::pgvector::PgVector;
 use auralink_infrastructure::vector::qdrant::Qdrant;
+use auralink_infrastructure::vector::weaviate::Weaviate;
 use auralink_infrastructure::vector::{Address, Engine, Metric, Spec, VectorError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -20,6 +21,7 @@ fn remotes(url: &str, timeout: Duration) -> Vec<Box<dyn Engine>> {
     vec![
         Box::new(Chroma::new(remote(), "t", "d").unwrap()),
         Box::new(Qdrant::new(remote()).unwrap()),
+        Box::new(Weaviate::new(remote()).unwrap()),
         Box::new(PgVector::new(&Secret::new(format!("postgres://u:s3cret-token@{url}/d")), timeout).unwrap()),
     ]
 }
@@ -76,7 +78,7 @@ async fn an_answer_that_ends_half_way_is_no_answer() {
 #[tokio::test]
 async fn a_refused_token_is_told_and_not_shown() {
     let refused = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    for engine in remotes(&server(Some(refused)).await, Duration::from_secs(5)).into_iter().take(2) {
+    for engine in remotes(&server(Some(refused)).await, Duration::from_secs(5)).into_iter().take(3) {
         let why = engine.describe(&address()).await.unwrap_err().to_string();
         assert!(why.contains("vectors.token") && !why.contains("s3cret"), "{why}");
     }
