@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use auralink_infrastructure::secret::{SecretError, SecretSource};
 use auralink_infrastructure::state::StateConfig;
@@ -11,9 +10,15 @@ use auralink_infrastructure::storage::StorageConfig;
 use auralink_media::control::MAX_SHARDS;
 use serde::Deserialize;
 
+mod ai;
 mod queue;
+mod rtc;
+mod vectors;
 
+pub use ai::{AiConfig, CaptionsConfig, EmbeddingsConfig, Runtime};
 pub use queue::QueueSection;
+pub use rtc::{PortRange, RtcConfig};
+pub use vectors::{VectorEngine, VectorsConfig};
 
 use crate::keys::Keys;
 use crate::sandboxes::SandboxesConfig;
@@ -88,77 +93,6 @@ impl Default for Config {
     }
 }
 
-/// A UDP port or a range `7882-7889`: one port per shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "PortOrRange")]
-pub struct PortRange {
-    /// First port.
-    pub first: u16,
-    /// Last port, inclusive.
-    pub last: u16,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum PortOrRange {
-    Port(u16),
-    Range(String),
-}
-
-impl TryFrom<PortOrRange> for PortRange {
-    type Error = String;
-
-    fn try_from(value: PortOrRange) -> Result<Self, String> {
-        match value {
-            PortOrRange::Port(port) => Ok(Self { first: port, last: port }),
-            PortOrRange::Range(text) => text.parse(),
-        }
-    }
-}
-
-impl FromStr for PortRange {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let read = |s: &str| s.trim().parse::<u16>().map_err(|_| format!("`{text}` is not a port or a range such as 7882-7889"));
-        let range = Self { first: read(first)?, last: read(last)? };
-        if range.first > range.last {
-            return Err(format!("the range `{text}` ends before it begins"));
-        }
-        Ok(range)
-    }
-}
-
-/// Media.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RtcConfig {
-    /// One UDP port for all shards (default 7882), or a range with one for each.
-    pub udp_port: Option<PortRange>,
-    /// The same range in LiveKit's older words; `udp_port` goes first.
-    pub port_range_start: Option<u16>,
-    /// Its end.
-    pub port_range_end: Option<u16>,
-    /// Address put into candidates instead of the interfaces' own.
-    pub node_ip: Option<IpAddr>,
-    /// Answer ICE checks only.
-    pub use_ice_lite: bool,
-    /// Media threads; 0: cores minus `ai.threads`, at least one, and not more than a range has ports.
-    pub shards: usize,
-}
-
-impl RtcConfig {
-    /// The UDP ports of media.
-    pub fn udp_ports(&self) -> PortRange {
-        match (self.udp_port, self.port_range_start, self.port_range_end) {
-            (Some(range), ..) => range,
-            (None, Some(first), Some(last)) => PortRange { first, last },
-            _ => PortRange { first: 7882, last: 7882 },
-        }
-    }
-}
-
 /// Rooms.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -207,59 +141,6 @@ impl Default for LoggingConfig {
     }
 }
 
-/// Captions in rooms.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CaptionsConfig {
-    /// On in new rooms.
-    pub default: bool,
-    /// Silence that closes a segment, 200 to 5,000 ms.
-    pub endpoint_silence_ms: u32,
-}
-
-impl Default for CaptionsConfig {
-    fn default() -> Self {
-        Self { default: true, endpoint_silence_ms: 550 }
-    }
-}
-
-/// Which runtime runs the models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Runtime {
-    /// ONNX Runtime if its library is found, else the built-in one.
-    #[default]
-    Auto,
-    /// ONNX Runtime or no captions.
-    Onnxruntime,
-    /// The built-in pure-Rust runtime.
-    Builtin,
-}
-
-/// How speech is recognised.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AiConfig {
-    /// Folder of a model pack; default: the built-in demonstrator.
-    pub pack: Option<PathBuf>,
-    /// Folder of the Silero VAD pack; default: looked for in the cache folder, else a built-in detector.
-    pub vad: Option<PathBuf>,
-    /// libonnxruntime.so; default: looked for in the cache folder.
-    pub onnxruntime: Option<PathBuf>,
-    /// Which runtime.
-    pub runtime: Runtime,
-    /// Threads for models, 1 to 64.
-    pub threads: usize,
-    /// Streams heard at once; one more is refused with a reason.
-    pub max_streams: usize,
-}
-
-impl Default for AiConfig {
-    fn default() -> Self {
-        Self { pack: None, vad: None, onnxruntime: None, runtime: Runtime::Auto, threads: 1, max_streams: 64 }
-    }
-}
-
 /// REST and gRPC.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -278,81 +159,6 @@ impl Default for ApiConfig {
     fn default() -> Self {
         Self { requests_per_second: 50.0, burst: 200, max_body_bytes: 8 * 1024 * 1024, docs: true }
     }
-}
-
-/// How texts become vectors.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EmbeddingsConfig {
-    /// Folder of a sentence model; default: looked for in the cache folder when it is first needed.
-    pub pack: Option<PathBuf>,
-    /// Threads, 1 to 64. The runtime is that of `ai`.
-    pub threads: usize,
-}
-
-impl Default for EmbeddingsConfig {
-    fn default() -> Self {
-        Self { pack: None, threads: 1 }
-    }
-}
-
-/// Where vectors are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct VectorsConfig {
-    /// Which engine.
-    pub engine: VectorEngine,
-    /// Folder of the embedded engine; default: `vectors` in the data folder.
-    pub folder: Option<PathBuf>,
-    /// Where Chroma, Weaviate or Qdrant answers.
-    pub url: Option<String>,
-    /// Where the token (or API key) for it stands.
-    pub token: Option<SecretSource>,
-    /// Where pgvector's `postgres://` URL stands.
-    pub database: Option<SecretSource>,
-    /// Chroma's own tenant.
-    pub chroma_tenant: String,
-    /// Chroma's own database.
-    pub chroma_database: String,
-    /// How long an engine may take, 100 to 600,000 ms.
-    pub timeout_ms: u64,
-    /// Collections of a tenant.
-    pub max_collections: usize,
-    /// Records of a collection.
-    pub max_records: u64,
-}
-
-impl Default for VectorsConfig {
-    fn default() -> Self {
-        Self {
-            engine: VectorEngine::Embedded,
-            folder: None,
-            url: None,
-            token: None,
-            database: None,
-            chroma_tenant: "default_tenant".into(),
-            chroma_database: "default_database".into(),
-            timeout_ms: 30_000,
-            max_collections: 100,
-            max_records: 10_000_000,
-        }
-    }
-}
-
-/// What keeps vectors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VectorEngine {
-    /// In the data folder.
-    Embedded,
-    /// A Chroma server.
-    Chroma,
-    /// PostgreSQL with pgvector.
-    Pgvector,
-    /// A Qdrant server.
-    Qdrant,
-    /// A Weaviate server.
-    Weaviate,
 }
 
 /// Where API keys, jobs and the like are kept.
