@@ -41,6 +41,18 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Refuses whoever is not the operator: what all tenants share is its alone.
+    pub fn require_operator(&self) -> Result<(), ApiError> {
+        self.require(Scope::KeysAdmin)?;
+        if self.tenant != Tenant::default() {
+            let tenant = Tenant::default();
+            return Err(ApiError::permission_denied(format!(
+                "what all tenants share is changed by the operator: a key of the tenant `{tenant}`"
+            )));
+        }
+        Ok(())
+    }
+
     /// Refuses, in words, what the caller has no scope for.
     pub fn require(&self, scope: Scope) -> Result<(), Denied> {
         if self.scopes.contains(scope) {

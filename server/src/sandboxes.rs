@@ -46,6 +46,8 @@ pub struct SandboxesConfig {
     pub rootfs_folders: Vec<PathBuf>,
     /// Hosts that tools may be fetched from; `*`: any.
     pub tool_hosts: Vec<String>,
+    /// Runtimes that callers may name, of engines that have some.
+    pub runtimes: Vec<String>,
     /// What one tenant may have at once.
     pub per_tenant: Quota,
     /// What this server may have at once.
@@ -62,8 +64,17 @@ pub struct SandboxesConfig {
 
 impl Default for SandboxesConfig {
     fn default() -> Self {
-        let ServiceConfig { default_engine, per_tenant, per_server, largest, execs_per_sandbox, forwards_per_sandbox, log_bytes, .. } =
-            ServiceConfig::default();
+        let ServiceConfig {
+            default_engine,
+            runtimes,
+            per_tenant,
+            per_server,
+            largest,
+            execs_per_sandbox,
+            forwards_per_sandbox,
+            log_bytes,
+            ..
+        } = ServiceConfig::default();
         Self {
             engines: vec![default_engine.clone()],
             default_engine,
@@ -74,6 +85,7 @@ impl Default for SandboxesConfig {
             allow_setuid: false,
             rootfs_folders: Vec::new(),
             tool_hosts: Vec::new(),
+            runtimes,
             per_tenant,
             per_server,
             largest,
@@ -132,6 +144,7 @@ impl SandboxesConfig {
             image_bounds: Bounds { bytes: self.max_image_bytes, allow_setuid: self.allow_setuid, ..Bounds::default() },
             tools,
             rootfs_folders: self.rootfs_folders.clone(),
+            runtimes: self.runtimes.clone(),
             per_tenant: self.per_tenant,
             per_server: self.per_server,
             largest: self.largest,

@@ -17,7 +17,7 @@ pub enum Work {
     /// Checks that workers run.
     #[serde(rename = "check")]
     Check {
-        /// 0 to 3,600,000: how long it works.
+        /// 0 to 60,000: how long it works.
         #[serde(default)]
         work_ms: u32,
         /// Its first attempts fail, so many.

@@ -164,9 +164,16 @@ impl From<VectorError> for ApiError {
             VectorError::Exists(_) => Self::already_exists(message),
             VectorError::Invalid(_) => Self::invalid_argument(message),
             VectorError::Exhausted(_) | VectorError::DiskFull { .. } => Self::resource_exhausted(message),
-            VectorError::Unavailable { .. } | VectorError::InUse { .. } => Self::unavailable(message),
             VectorError::Late { .. } => Self::deadline_exceeded(message),
-            VectorError::Engine { .. } => Self::internal(message),
+            // The engine's words may name hosts and paths: for the operator.
+            VectorError::Unavailable { .. } | VectorError::InUse { .. } => {
+                tracing::error!(error = message, "the vectors' engine cannot be used");
+                Self::unavailable("the vectors' engine cannot be used now: the server's log says why").retry_after(Some(1))
+            }
+            VectorError::Engine { .. } => {
+                tracing::error!(error = message, "the vectors' engine failed");
+                Self::internal("the vectors' engine failed: the server's log says how")
+            }
         }
     }
 }

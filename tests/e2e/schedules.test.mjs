@@ -68,7 +68,7 @@ test('what cannot be done is refused when it is written', only, async () => {
   await refused({ cron: '61 * * * *', work: check }, 400, /cron/);
   await refused({ cron: '0 0 30 2 *', work: check }, 400, /cron/);
   await refused({ cron: '@daily', work: { kind: 'odd' } }, 422, /odd/);
-  await refused({ cron: '@daily', work: { kind: 'check', work_ms: 1e9 } }, 400, /3600000/);
+  await refused({ cron: '@daily', work: { kind: 'check', work_ms: 1e9 } }, 400, /60000/);
   await refused({ cron: '@daily', work: { kind: 'files.pipeline', at: { store: 'local', path: 'nowhere' } } }, 404, /nowhere/);
   await refused({ cron: '@daily', work: { kind: 'files.pipeline', at: { store: 'none' } } }, 404, /none/);
   // Its own scopes are the work's too.

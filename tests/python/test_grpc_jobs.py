@@ -69,7 +69,7 @@ async def test_a_job_is_accepted_followed_and_done(jobs, messages, as_tenant):
 
 async def test_a_running_job_is_cancelled_and_a_dead_one_retried(jobs, messages, as_tenant):
     caller = as_tenant("jobs:read", "jobs:write")
-    long = await jobs.Check(messages.CheckRequest(work_ms=3_600_000), metadata=caller)
+    long = await jobs.Check(messages.CheckRequest(work_ms=60_000), metadata=caller)
     async for job in jobs.Watch(messages.WatchJobRequest(id=long.id), metadata=caller, timeout=PATIENCE_S):
         if job.state == messages.JOB_STATE_RUNNING:
             break

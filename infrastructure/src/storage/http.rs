@@ -137,7 +137,8 @@ async fn text(response: Response) -> String {
     bounded(response).await.map(|body| String::from_utf8_lossy(&body).into_owned()).unwrap_or_default()
 }
 
-async fn bounded(mut response: Response) -> Result<Vec<u8>, String> {
+/// An answer's body, if it is not too long.
+pub(super) async fn bounded(mut response: Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|error| without_url(&error))? {
         if body.len() + part.len() > MAX_ANSWER {

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use super::StorageError;
-use super::http::without_url;
+use super::http::{bounded, without_url};
 use crate::secret::{Secret, SecretSource};
 use tokens::Tokens;
 
@@ -176,13 +176,13 @@ impl Inner {
             let answer = self.client.post(&self.provider.token_url).form(&form).send().await;
             match answer {
                 Ok(answer) if answer.status().is_success() => {
-                    return answer.json().await.map_err(|_| StorageError::Unavailable {
+                    return parsed(answer).await.ok_or_else(|| StorageError::Unavailable {
                         store: store(),
                         reason: "the token service's answer cannot be understood".into(),
                     });
                 }
                 Ok(answer) if answer.status().is_client_error() && answer.status().as_u16() != 429 => {
-                    return Err(self.refused(answer.status().as_u16(), &answer.json().await.unwrap_or_default()));
+                    return Err(self.refused(answer.status().as_u16(), &parsed(answer).await.unwrap_or_default()));
                 }
                 Ok(answer) => reason = format!("the token service answers {}", answer.status()),
                 Err(error) => reason = format!("the token service: {}", without_url(&error)),
@@ -218,6 +218,10 @@ impl Inner {
     fn file_failed(&self, error: std::io::Error) -> StorageError {
         StorageError::io(&self.provider.store, format!("the tokens' file {} cannot be used", self.file.display()), error)
     }
+}
+
+async fn parsed<T: serde::de::DeserializeOwned>(answer: reqwest::Response) -> Option<T> {
+    serde_json::from_slice(&bounded(answer).await.ok()?).ok()
 }
 
 fn now() -> u64 {

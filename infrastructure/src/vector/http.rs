@@ -52,6 +52,8 @@ impl Http {
         let base = Url::parse(&remote.url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let base = base.ok_or_else(|| unusable("its url is no http:// or https:// URL: correct vectors.url".into()))?;
         let client = Client::builder().connect_timeout(remote.timeout.min(Duration::from_secs(5))).timeout(remote.timeout);
+        // Nobody else gets the token, and no answer of an engine sends this server elsewhere.
+        let client = client.redirect(reqwest::redirect::Policy::none());
         let client = client.build().map_err(|why| unusable(format!("no HTTP client can be made: {why}")))?;
         Ok(Self { engine, client, base, header, token: remote.token, timeout: remote.timeout })
     }

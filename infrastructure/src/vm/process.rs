@@ -274,7 +274,11 @@ impl Engine for ProcessEngine {
 
     async fn condition(&self, id: &SandboxId, home: &Path) -> Result<Condition, VmError> {
         let (group, home) = (self.group(id, home), home.to_path_buf());
-        Ok(life::condition(&home, &group))
+        match group.exists() {
+            true => Ok(life::condition(&home, &group)),
+            // Asks a socket, which may block.
+            false => blocking(move || Ok(life::condition(&home, &group))).await,
+        }
     }
 
     async fn found(&self, homes: &Path) -> Result<Vec<SandboxId>, VmError> {
@@ -301,6 +305,9 @@ impl Engine for ProcessEngine {
         }
         exec.user.clear();
         let running = self.running(id, home).await?;
+        if running.watch.is_far_over(running.record.limits.disk_bytes) {
+            return Err(VmError::Exhausted("the sandbox is far above its disk limit: delete it, or restore a snapshot".into()));
+        }
         let (memory_before, disk_before) = (running.group.memory_kills(), running.watch.kills.load(Ordering::Relaxed));
         let Exec { input, output: mut raw } = running.agent.exec(exec).await?;
         let (tell, output) = mpsc::channel(OUTPUTS);
@@ -333,7 +340,11 @@ impl Engine for ProcessEngine {
         size: u64,
         content: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<(), VmError> {
-        self.running(id, home).await?.agent.write_file(path, mode, size, content).await
+        let running = self.running(id, home).await?;
+        running.watch.has_room(size, running.record.limits.disk_bytes).map_err(VmError::Exhausted)?;
+        // Until the next look it counts as written, so that many small files do not slip past.
+        running.watch.used.fetch_add(size, Ordering::Relaxed);
+        running.agent.write_file(path, mode, size, content).await
     }
 
     async fn read_file(&self, id: &SandboxId, home: &Path, path: &str) -> Result<(u64, Box<dyn AsyncRead + Send + Unpin>), VmError> {

@@ -13,7 +13,7 @@ use crate::scripted::{World, open, open_with, program, request, settings, tenant
 async fn tenants_and_server_have_limits_and_places_come_back() {
     let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
     let mut config = settings();
-    config.per_tenant = Quota { sandboxes: 2, cpu_millis: 3_000, memory_bytes: 1 << 30, snapshots: 1 };
+    config.per_tenant = Quota { sandboxes: 2, cpu_millis: 3_000, memory_bytes: 1 << 30, disk_bytes: 1 << 40, snapshots: 1 };
     config.per_server = Quota { sandboxes: 3, ..config.per_server };
     let service = open_with(config, &world, folder.path()).await.unwrap();
     let (a, b) = (tenant("a"), tenant("b"));

@@ -208,7 +208,7 @@ async fn purge(State(jobs): State<Jobs>, caller: Caller, Query(finished): Query<
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewCheck {
-    /// 0 to 3,600,000: how long it works.
+    /// 0 to 60,000: how long it works.
     #[serde(default)]
     #[schema(example = 2000)]
     work_ms: u32,

@@ -253,7 +253,7 @@ impl SandboxesApi for SandboxesService {
     async fn delete_image(&self, request: Request<DeleteImageRequest>) -> Result<Response<DeleteImageResponse>, Status> {
         answered!(self, request, SandboxesWrite, |service, caller, message| {
             if message.shared {
-                caller.require(Scope::KeysAdmin)?;
+                caller.require_operator()?;
             }
             service.delete_image(&caller.tenant, &message.name, message.shared).await.map_err(status)?;
             DeleteImageResponse {}

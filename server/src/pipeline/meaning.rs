@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::ledger::{Ledger, short};
 use super::record::AudioFile;
 use super::{PipelineError, Transcript};
+use crate::api::ApiError;
 use crate::vectors::{Asked, Given, VectorStore};
 
 /// Segments of one write.
@@ -74,7 +75,7 @@ impl Meaning {
     /// Why not, in words.
     pub(super) async fn keep(&self, tenant: &Tenant, file: &AudioFile, recogniser: &str, transcript: &Transcript) -> Result<usize, String> {
         let (service, collection) = (self.vectors.service(), self.collection());
-        let words = |error: VectorError| error.to_string();
+        let words = |error: VectorError| ApiError::from(error).message;
         let fits = Filter::All(vec![is("sha256", &file.sha256), is("recogniser", recogniser)]);
         match service.delete(tenant, &collection, Selection::Filter(fits)).await {
             Err(VectorError::NotFound(_)) => {
@@ -115,7 +116,7 @@ impl Meaning {
         let collection = self.collection();
         match self.vectors.service().describe(tenant, &collection).await {
             Err(VectorError::NotFound(_)) => return Ok(Vec::new()),
-            there => drop(there.map_err(|error| PipelineError::Unavailable(error.to_string()))?),
+            there => drop(there.map_err(|error| PipelineError::Unavailable(ApiError::from(error).message))?),
         }
         let asked = Asked::Text(shortened(words));
         let near = self.vectors.query(tenant, &collection, asked, limit, Some(is("recogniser", recogniser)), false).await;

@@ -1,6 +1,7 @@
 //! The connection itself: one task reads, one writes, channels are told apart by number.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -17,6 +18,9 @@ use super::{VmError, brief};
 /// Frames that wait for the writer. Each is at most a header and 256 KiB, nearly all are 32 KiB or less.
 const WAITING_FRAMES: usize = 32;
 
+/// Bytes of replies of one channel that wait to be taken: two of the longest.
+const WAITING_REPLY_BYTES: usize = 512 << 10;
+
 /// What a channel's queue may hold: a window's worth of the smallest frames, and a few replies.
 const WAITING_EVENTS: usize = WINDOW / frame::OVERHEAD + 16;
 
@@ -32,7 +36,10 @@ pub enum Event {
 
 #[derive(Debug)]
 struct Inbox {
-    events: mpsc::Sender<Event>,
+    /// With each event the bytes that it takes of `replies`.
+    events: mpsc::Sender<(Event, usize)>,
+    /// Bytes of replies that wait to be taken.
+    replies: Arc<AtomicUsize>,
     /// What we may send.
     credit: Arc<Semaphore>,
     /// What the agent may still send.
@@ -116,6 +123,7 @@ impl Wire {
         // The agent wants numbers in order: a place in the queue is taken before the number is.
         let place = self.frames.reserve().await.map_err(|_| self.shared.ended())?;
         let (events, received) = mpsc::channel(WAITING_EVENTS);
+        let replies = Arc::new(AtomicUsize::new(0));
         let credit = Arc::new(Semaphore::new(WINDOW));
         let number = {
             let mut table = self.shared.table();
@@ -124,13 +132,14 @@ impl Wire {
             }
             let number = number(table.last);
             table.last = number;
-            table.inboxes.insert(number, Inbox { events, credit: credit.clone(), allowed: WINDOW });
+            table.inboxes.insert(number, Inbox { events, replies: replies.clone(), credit: credit.clone(), allowed: WINDOW });
             place.send(framed(Kind::Control, number, &json));
             number
         };
         Ok(Channel {
             sender: ChannelSender { wire: self.clone(), number, credit, closed: CancellationToken::new() },
             events: received,
+            replies,
             owed: 0,
             finished: number == 0,
         })
@@ -199,7 +208,8 @@ impl ChannelSender {
 #[derive(Debug)]
 pub struct Channel {
     sender: ChannelSender,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<(Event, usize)>,
+    replies: Arc<AtomicUsize>,
     owed: usize,
     finished: bool,
 }
@@ -216,7 +226,10 @@ impl Channel {
     /// What comes next. Cancelling loses nothing.
     pub async fn event(&mut self) -> Result<Event, VmError> {
         match self.events.recv().await {
-            Some(event) => Ok(event),
+            Some((event, bytes)) => {
+                self.replies.fetch_sub(bytes, Ordering::Relaxed);
+                Ok(event)
+            }
             None => Err(self.sender.wire.shared.ended()),
         }
     }
@@ -370,6 +383,7 @@ fn take(frame: Frame, table: &mut Table) -> Result<(), String> {
             _ => Ok(()),
         };
     };
+    let mut bytes = 0;
     let event = match frame.kind {
         Kind::Credit => {
             let amount = frame.credit().map_err(|e| e.to_string())? as usize;
@@ -377,7 +391,14 @@ fn take(frame: Frame, table: &mut Table) -> Result<(), String> {
             inbox.credit.add_permits(amount.min(room));
             return Ok(());
         }
-        Kind::Control => Event::Reply(serde_json::from_slice(&frame.payload).map_err(|e| format!("a reply that is not understood: {e}"))?),
+        Kind::Control => {
+            // Credit is for content alone: a sandbox whose agent was replaced could fill memory with replies that nobody takes.
+            bytes = frame.payload.len();
+            if inbox.replies.fetch_add(bytes, Ordering::Relaxed) + bytes > WAITING_REPLY_BYTES {
+                return Err(format!("channel {} was flooded with replies", frame.channel));
+            }
+            Event::Reply(serde_json::from_slice(&frame.payload).map_err(|e| format!("a reply that is not understood: {e}"))?)
+        }
         Kind::Stdout | Kind::Stderr | Kind::Data => {
             let cost = frame::cost(frame.payload.len());
             inbox.allowed =
@@ -386,7 +407,7 @@ fn take(frame: Frame, table: &mut Table) -> Result<(), String> {
         }
         Kind::Stdin => return Err("input of a program, from the sandbox".into()),
     };
-    match inbox.events.try_send(event) {
+    match inbox.events.try_send((event, bytes)) {
         Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
         Err(mpsc::error::TrySendError::Full(_)) => Err(format!("channel {} was flooded with replies", frame.channel)),
     }

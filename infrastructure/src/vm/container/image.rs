@@ -60,6 +60,13 @@ pub(super) struct Images {
     digests: SyncMutex<HashMap<Stamp, String>>,
 }
 
+/// Whether a name means this tag: `alpine` means `docker.io/library/alpine:latest`.
+fn is_tag(tag: &str, name: &str) -> bool {
+    let named = |whole: &str| tag == whole || tag.strip_suffix(whole).is_some_and(|registry| registry.ends_with('/'));
+    let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    !tag.contains(REPOSITORY) && if has_tag { named(name) } else { named(&format!("{name}:latest")) }
+}
+
 impl ContainerEngine {
     pub(super) async fn image(&self, source: &Source, home: &Path) -> Result<Image, VmError> {
         match source {
@@ -84,14 +91,18 @@ impl ContainerEngine {
         if name.is_empty() || name.len() > 255 || !name.chars().all(plain) || name.contains("..") || name.starts_with(['-', '/', '.']) {
             return Err(VmError::Invalid(format!("{:?} is no name of an image", name.chars().take(64).collect::<String>())));
         }
+        // By its tag alone: an id, even a letter of one, would open other tenants' root filesystems and whatever else the engine has.
+        let absent = || {
+            let engine = self.engine_name();
+            VmError::NotFound(format!("{engine} has no image {name:?}: get it first, by `{engine} pull {name}` or `{engine} import`"))
+        };
+        if name.contains(REPOSITORY) || name.contains('@') {
+            return Err(absent());
+        }
         match self.api().await?.inspect_image(name).await {
+            Ok(found) if !found.repo_tags.iter().flatten().any(|tag| is_tag(tag, name)) => Err(absent()),
             Ok(_) => Ok(Image { name: name.to_owned(), ..Image::default() }),
-            Err(error) if fault::status(&error) == Some(404) => {
-                let engine = self.engine_name();
-                Err(VmError::NotFound(format!(
-                    "{engine} has no image {name:?}: get it first, by `{engine} pull {name}` or `{engine} import`"
-                )))
-            }
+            Err(error) if fault::status(&error) == Some(404) => Err(absent()),
             Err(error) => Err(self.fault(error, "looking for the image")),
         }
     }
@@ -342,6 +353,27 @@ fn walk(folder: &Path, mut visit: impl FnMut(&Path, &Path, &std::fs::Metadata) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_a_tag_and_no_id() {
+        for (tag, name) in [
+            ("alpine:latest", "alpine"),
+            ("docker.io/library/alpine:3", "alpine:3"),
+            ("localhost:5000/a/b:1", "localhost:5000/a/b:1"),
+            ("localhost/mine:latest", "mine"),
+        ] {
+            assert!(is_tag(tag, name), "{tag} {name}");
+        }
+        for (tag, name) in [
+            ("alpine:latest", "a"),
+            ("alpine:latest", "pine"),
+            ("alpine:3", "alpine"),
+            ("auralink-rootfs:abc", "auralink-rootfs:abc"),
+            ("x/alpine:latest", ""),
+        ] {
+            assert!(!is_tag(tag, name), "{tag} {name}");
+        }
+    }
 
     fn archive(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
         let path = folder.join("a.tar");

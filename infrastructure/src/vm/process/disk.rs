@@ -34,11 +34,34 @@ impl Watch {
     /// Notes a look; whether its programs must be killed: above the limit, and more than last time (so that whoever deletes may).
     pub(super) fn look(&self, bytes: u64, limit: u64) -> bool {
         let before = self.used.swap(bytes, Ordering::Relaxed);
-        let over = bytes > limit && bytes > before;
+        // One that hides how much there is always counts as growing.
+        let over = bytes > limit && (bytes > before || bytes == u64::MAX);
         if over {
             self.kills.fetch_add(1, Ordering::Relaxed);
         }
         over
+    }
+}
+
+/// What may lie above a limit before nothing more is begun: a burst between two looks, and never the whole disk by many of them.
+const EXCESS: u64 = 1 << 30;
+
+impl Watch {
+    /// Whether so much more fits below the limit.
+    ///
+    /// # Errors
+    /// The sentence for who asks.
+    pub(super) fn has_room(&self, more: u64, limit: u64) -> Result<(), String> {
+        let used = self.used.load(Ordering::Relaxed);
+        if used.saturating_add(more) <= limit {
+            return Ok(());
+        }
+        Err(format!("the sandbox has written {used} of {limit} bytes, and {more} more are to come: delete files in it, or give it more"))
+    }
+
+    /// Whether it is so far above the limit that nothing more is begun in it.
+    pub(super) fn is_far_over(&self, limit: u64) -> bool {
+        self.used.load(Ordering::Relaxed) > limit.saturating_add(EXCESS.max(limit / 4))
     }
 }
 
@@ -114,6 +137,10 @@ mod tests {
         assert!(!watch.look(150, 100));
         assert!(!watch.look(120, 100));
         assert!(watch.look(130, 100));
-        assert_eq!(watch.kills.load(Ordering::Relaxed), 2);
+        assert!(watch.look(u64::MAX, 100) && watch.look(u64::MAX, 100), "who hides is never left alone");
+        assert!(watch.is_far_over(100) && watch.has_room(1, 100).is_err());
+        watch.look(60, 100);
+        assert!(!watch.is_far_over(100) && watch.has_room(40, 100).is_ok() && watch.has_room(41, 100).is_err());
+        assert_eq!(watch.kills.load(Ordering::Relaxed), 4);
     }
 }

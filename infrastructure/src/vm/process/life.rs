@@ -28,6 +28,8 @@ pub(super) const FIRST_USER: u32 = 1_879_048_192;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long bubblewrap and the agent may take to begin.
 const BEGIN: Duration = Duration::from_secs(30);
+/// Between two looks at a sandbox's disk, however long they take.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Less than this, and not even the agent runs well.
 const LEAST_MEMORY: u64 = 8 << 20;
 
@@ -229,7 +231,9 @@ impl Running {
     /// Connects to its agent and begins to watch its disk.
     pub(super) async fn connect(id: &SandboxId, home: &Path, record: Record, group: Group) -> Result<Self, VmError> {
         let begin = async {
-            let stream = connect(home).map_err(|e| VmError::Ended(format!("its agent does not listen: {e}")))?;
+            let at = home.to_path_buf();
+            // A full queue of connections blocks.
+            let stream = blocking(move || connect(&at).map_err(|e| VmError::Ended(format!("its agent does not listen: {e}")))).await?;
             let told = |source| VmError::Io { what: "the agent's socket".into(), source };
             stream.set_nonblocking(true).map_err(told)?;
             Agent::connect(tokio::net::UnixStream::from_std(stream).map_err(told)?, NAME).await
@@ -268,8 +272,8 @@ async fn watch_disk(id: SandboxId, home: PathBuf, record: Record, group: Group, 
             metrics::counter!("auralink_sandbox_limit_kills_total", "engine" => NAME, "limit" => "disk").increment(1);
             tracing::warn!(%id, limit, "the sandbox wrote more than its disk limit; its programs were killed");
         }
-        // A tree of very many files may not cost more than a tenth of a core.
-        pause = disk::INTERVAL.max(began.elapsed() * 9);
+        // A tree of very many files may not cost more than a tenth of a core, unless it would be looked at too seldom.
+        pause = disk::INTERVAL.max(began.elapsed() * 9).min(LONGEST_PAUSE);
     }
 }
 

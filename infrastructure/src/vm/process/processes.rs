@@ -80,13 +80,19 @@ pub(super) fn kill_sandbox(mark: &str, patience: Duration) -> bool {
     }
 }
 
-/// Bytes on disk that no folder shows any more: files that are deleted and still open.
+/// Threads of a process whose descriptors are looked at: each may have a table of its own.
+const MAX_THREADS: usize = 64;
+
+/// Bytes on disk that no folder shows any more: files that are deleted and still open, or mapped.
 pub(super) fn deleted_bytes(agent: Pid, device: u64) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let mut seen = std::collections::BTreeSet::new();
     let mut bytes = 0;
     for pid in others(agent) {
-        for entry in fs::read_dir(proc(pid).join("fd")).into_iter().flatten().flatten() {
+        let threads =
+            fs::read_dir(proc(pid).join("task")).into_iter().flatten().flatten().take(MAX_THREADS).map(|task| task.path().join("fd"));
+        let held = threads.chain([proc(pid).join("map_files")]);
+        for entry in held.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten()) {
             if let Ok(about) = fs::metadata(entry.path())
                 && about.nlink() == 0
                 && about.dev() == device

@@ -102,7 +102,20 @@ pub(super) fn filters() -> Result<[Vec<u8>; 2], String> {
     let families = families.map(|family| rule(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(family.cast_unsigned())));
     refused.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
     let absent = NOT_THERE.iter().map(|&call| (call, Vec::new())).collect();
-    Ok([compiled(refused, libc::EPERM)?, compiled(absent, libc::ENOSYS)?])
+    let mut absent = compiled(absent, libc::ENOSYS)?;
+    if cfg!(target_arch = "x86_64") {
+        absent.splice(0..0, NO_X32.iter().flat_map(|(code, jt, jf, k)| instruction(*code, *jt, *jf, *k)));
+    }
+    Ok([compiled(refused, libc::EPERM)?, absent])
+}
+
+/// Calls of x32 have bit 30 set, and so numbers that no rule names: load the number; where it is that large, ENOSYS.
+const NO_X32: [(u16, u8, u8, u32); 3] =
+    [(0x20, 0, 0, 0), (0x35, 0, 1, 0x4000_0000), (0x06, 0, 0, 0x0005_0000 | libc::ENOSYS.cast_unsigned())];
+
+/// `struct sock_filter` of linux/filter.h.
+fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> Vec<u8> {
+    [&code.to_ne_bytes()[..], &[jt, jf], &k.to_ne_bytes()[..]].concat()
 }
 
 fn rule(argument: u8, length: SeccompCmpArgLen, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, String> {
@@ -114,12 +127,20 @@ fn compiled(rules: BTreeMap<i64, Vec<SeccompRule>>, error: i32) -> Result<Vec<u8
     let target = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| e.to_string())?;
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(error.cast_unsigned()), target);
     let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|e| e.to_string())?;
-    // `struct sock_filter` of linux/filter.h.
-    Ok(program.iter().flat_map(|i| [&i.code.to_ne_bytes()[..], &[i.jt, i.jf], &i.k.to_ne_bytes()[..]].concat()).collect())
+    Ok(program.iter().flat_map(|i| instruction(i.code, i.jt, i.jf, i.k)).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn calls_of_x32_are_not_there() {
+        let [_, absent] = super::filters().unwrap();
+        let words = absent.as_chunks::<4>().0;
+        assert_eq!(u32::from_ne_bytes(words[3]), 0x4000_0000);
+        assert_eq!(u32::from_ne_bytes(words[5]), 0x0005_0000 + 38);
+    }
+
     #[test]
     fn filters_fit_what_the_kernel_takes() {
         for filter in super::filters().unwrap() {

@@ -101,6 +101,11 @@ pub(super) fn request(request: &Request, config: &ServiceConfig) -> Result<(), V
     if request.runtime.len() > 32 || !request.runtime.bytes().all(|b| plain(b) || b == b'_' || b == b'.') {
         return Err(invalid("runtime: up to 32 of a-z, 0-9, '.', '_' and '-' are taken".into()));
     }
+    // The operator's choice may be what keeps sandboxes off the host's kernel.
+    if !request.runtime.is_empty() && !config.runtimes.contains(&request.runtime) {
+        let known = config.runtimes.join(", ");
+        return Err(invalid(format!("the runtime {:?} is not offered here (`sandboxes.runtimes`: {known})", request.runtime)));
+    }
     match &request.network {
         Network::Allow(destinations) => self::destinations(destinations),
         Network::None | Network::Nat => Ok(()),

@@ -18,13 +18,15 @@ pub struct Quota {
     pub cpu_millis: u64,
     /// Bytes of memory, of all sandboxes together.
     pub memory_bytes: u64,
+    /// Bytes of disk, of all sandboxes together.
+    pub disk_bytes: u64,
     /// Snapshots kept.
     pub snapshots: u32,
 }
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { sandboxes: 64, cpu_millis: 64_000, memory_bytes: 32 << 30, snapshots: 32 }
+        Self { sandboxes: 64, cpu_millis: 64_000, memory_bytes: 32 << 30, disk_bytes: 1 << 40, snapshots: 32 }
     }
 }
 
@@ -43,6 +45,8 @@ pub struct ServiceConfig {
     pub tools: Option<ToolsConfig>,
     /// Folders below which callers may name root filesystems.
     pub rootfs_folders: Vec<PathBuf>,
+    /// Runtimes that callers may name, of engines that have some.
+    pub runtimes: Vec<String>,
     /// What one tenant may have.
     pub per_tenant: Quota,
     /// What this server may have.
@@ -70,8 +74,9 @@ impl Default for ServiceConfig {
             images_per_tenant: 64,
             tools: None,
             rootfs_folders: Vec::new(),
+            runtimes: vec!["runsc".into()],
             per_tenant: Quota::default(),
-            per_server: Quota { sandboxes: 1_024, cpu_millis: 256_000, memory_bytes: 128 << 30, snapshots: 256 },
+            per_server: Quota { sandboxes: 1_024, cpu_millis: 256_000, memory_bytes: 128 << 30, disk_bytes: 4 << 40, snapshots: 256 },
             largest: Limits { cpu_millis: 64_000, memory_bytes: 64 << 30, disk_bytes: 256 << 30, processes: 32_768, lifetime_s: 0 },
             execs_per_sandbox: 32,
             forwards_per_sandbox: 64,

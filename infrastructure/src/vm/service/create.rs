@@ -212,6 +212,7 @@ fn fits(whose: &str, records: &[&Record], request: &Request, quota: &Quota) -> R
         ("sandboxes", records.len() as u64, 1, u64::from(quota.sandboxes)),
         ("cpu_millis", limits().map(|l| u64::from(l.cpu_millis)).sum(), u64::from(request.limits.cpu_millis), quota.cpu_millis),
         ("memory_bytes", limits().map(|l| l.memory_bytes).sum(), request.limits.memory_bytes, quota.memory_bytes),
+        ("disk_bytes", limits().map(|l| l.disk_bytes).fold(0, u64::saturating_add), request.limits.disk_bytes, quota.disk_bytes),
     ];
     for (what, used, more, most) in sums {
         if used.saturating_add(more) > most {

@@ -120,8 +120,7 @@ async fn from_http(
         if e.is_timeout() {
             return VmError::Late { what: format!("fetching {tool} from {shown}"), after: config.patience };
         }
-        let mut words = e.without_url().to_string();
-        words.truncate(300);
+        let words: String = e.without_url().to_string().chars().take(300).collect();
         VmError::Io { what: format!("fetching {tool} from {shown}"), source: io::Error::other(words) }
     };
     let response = client

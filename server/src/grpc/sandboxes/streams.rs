@@ -14,7 +14,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use tonic::Status;
 
 use super::{Answer, convert, status};
-use crate::caller::{Caller, Scope};
+use crate::caller::Caller;
 use crate::grpc::refuse::{Drained, first};
 
 /// Bytes of one message.
@@ -203,7 +203,7 @@ pub async fn import_image(service: &Service, caller: &Caller, mut requests: Drai
         return Err(without("target"));
     };
     if target.shared {
-        caller.require(Scope::KeysAdmin)?;
+        caller.require_operator()?;
     }
     let imported = if target.rootfs.is_empty() {
         let archive = reader(requests, |message| match message.request {
