@@ -22,6 +22,7 @@ use tokio::io::AsyncRead;
 use tokio::process::Command;
 
 use super::agent::Agent;
+use super::qemu::initrd::Devices;
 use super::qemu::{Process, disks, initrd};
 use super::{Capabilities, Condition, Engine, Exec, ExecSpec, FileEntry, Network, SandboxId, Source, Spec, Stream, Usage, VmError, disk};
 pub use api::Api;
@@ -131,6 +132,11 @@ impl Machine {
             hex(self.workdir.as_bytes())
         )
     }
+}
+
+/// PCI too: Firecracker has it behind a switch, and `vhost-device-vsock` comes so.
+fn devices() -> Devices {
+    Devices { vsock: true, pci: true, network: true, ..Devices::default() }
 }
 
 /// The engine.
@@ -273,7 +279,7 @@ impl Engine for FirecrackerEngine {
             }
             Source::Image(name) => return Err(VmError::NotFound(format!("there is no image {name:?}: import it first"))),
         };
-        initrd::write(&self.config.kernel, &home.join("initrd"))?;
+        initrd::write(&self.config.kernel, devices(), &home.join("initrd"))?;
         machine.save(home)
     }
 

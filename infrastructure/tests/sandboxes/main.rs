@@ -7,6 +7,8 @@ mod daemons;
 mod docker;
 mod faults;
 mod gvisor;
+mod microvm_network;
+mod microvm_tools;
 mod network;
 mod podman;
 mod process;

@@ -14,11 +14,11 @@ use auralink_infrastructure::vm::{Network, SandboxId, Source, Spec, VmError};
 use crate::conformance::{Bench, Expect, Sandbox};
 
 /// A server in the internet, one in a private network, the metadata service; all listen on port 80.
-const PUBLIC: &str = "203.0.113.9";
-const PRIVATE: &str = "192.168.7.9";
-const METADATA: &str = "169.254.169.254";
+pub const PUBLIC: &str = "203.0.113.9";
+pub const PRIVATE: &str = "192.168.7.9";
+pub const METADATA: &str = "169.254.169.254";
 
-struct World {
+pub struct World {
     host: String,
     internet: String,
     servers: Vec<Child>,
@@ -30,7 +30,7 @@ fn ip(arguments: &str) {
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let id = SandboxId::random().unwrap();
         let (host, internet) = (format!("alt-h-{}", id.short()), format!("alt-i-{}", id.short()));
         for name in [&host, &internet] {
@@ -60,7 +60,7 @@ impl World {
         world
     }
 
-    fn config(&self) -> NetworkConfig {
+    pub fn config(&self) -> NetworkConfig {
         NetworkConfig {
             inside: Some(PathBuf::from("/run/netns").join(&self.host)),
             resolvers: vec!["203.0.113.9".parse().unwrap()],
