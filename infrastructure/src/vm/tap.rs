@@ -3,7 +3,7 @@
 //! Place: the engines `qemu` and `firecracker` attach one before they start a machine and detach it after its end. Rule: a TAP lives from
 //! start to stop; one that a crash left is found by the server's mark, and the next start or the removal takes it away.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use auralink_guest::message::Interface;
 
@@ -25,11 +25,6 @@ impl Taps {
     /// Whether networks beside none can be had here; what is missing otherwise.
     pub(super) fn probe(&self) -> Result<(), String> {
         Networks::new(self.config.clone(), Path::new("/")).map_err(|e| e.to_string())?.probe()
-    }
-
-    /// The network namespace that the devices are in, when it is not the server's own.
-    pub(super) fn inside(&self) -> Option<PathBuf> {
-        self.config.inside.clone()
     }
 
     /// The device of the sandbox with this home, which `user` may open (none: root alone).

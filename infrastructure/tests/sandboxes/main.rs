@@ -10,6 +10,7 @@ mod gvisor;
 mod microvm_network;
 mod microvm_tools;
 mod network;
+mod network_world;
 mod podman;
 mod process;
 mod qemu;

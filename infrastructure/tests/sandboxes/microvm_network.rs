@@ -1,4 +1,4 @@
-//! Networks of microVMs by a TAP, in a world of the test's own (`network::World`). The guest has busybox alone: its agent sets the interface up.
+//! Networks of microVMs by a TAP, in a world of the test's own (`network_world::World`). The guest has busybox alone: its agent sets the interface up.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use auralink_infrastructure::vm::spec::Destination;
 use auralink_infrastructure::vm::{Condition, Network, Source, Spec, VmError};
 
 use crate::conformance::{Bench, Expect, Sandbox};
-use crate::network::{METADATA, PRIVATE, PUBLIC, World};
+use crate::network_world::{METADATA, PRIVATE, PUBLIC, World};
 
 fn bench(world: &World) -> Bench {
     let config = QemuConfig { kvm: false, network: world.config(), ..QemuConfig::default() };

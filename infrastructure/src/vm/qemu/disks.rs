@@ -50,6 +50,10 @@ pub async fn kept(folder: &Path) -> Result<PathBuf, VmError> {
     // Two may make it at once: each beside its place, and both are the same.
     let part = parent.join(format!(".{name}.{}.part", uuid::Uuid::new_v4()));
     let made = from_root(folder, &part).await;
+    // Also a machine that runs as another user reads it; nobody writes to it.
+    let open = std::fs::Permissions::from_mode(0o444);
+    let made =
+        made.and_then(|()| std::fs::set_permissions(&part, open).map_err(|source| VmError::Io { what: "keeping a disk".into(), source }));
     let moved = made.and_then(|()| std::fs::rename(&part, &image).map_err(|source| VmError::Io { what: "keeping a disk".into(), source }));
     if moved.is_err() {
         let _ = std::fs::remove_file(&part);

@@ -423,11 +423,16 @@ impl Process {
     /// The process whose number stands in a file of this home. The number may have been given to another process meanwhile: so it is held
     /// first, and then its command line must name `named` in this home.
     pub fn found(home: &Path, pid_file: &str, named: &str) -> Option<Self> {
-        let pid: i32 = std::fs::read_to_string(home.join(pid_file)).ok()?.trim().parse().ok()?;
+        Self::numbered(&home.join(pid_file), &home.join(named).to_string_lossy())
+    }
+
+    /// The same, named by any words.
+    pub fn numbered(pid_file: &Path, named: &str) -> Option<Self> {
+        let pid: i32 = std::fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
         let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()?;
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let line = String::from_utf8_lossy(&line);
-        line.contains(&*home.join(named).to_string_lossy()).then_some(Self { fd })
+        line.contains(named).then_some(Self { fd })
     }
 
     /// Waits for its end; false when it has not come in time.
