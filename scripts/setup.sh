@@ -390,6 +390,24 @@ PY
   printf '%s\n' "$hash" >"$stamp"
 }
 
+# A virtio-vsock device outside of the kernel, with Firecracker's convention on its socket.
+vhost_vsock_version=0.3.0
+vhost_vsock() {
+  local program=$cache/tools/vhost-device-vsock stamp=$stamps/vhost-device-vsock hash folder
+  [ "$(uname -m)" = x86_64 ] || return 0
+  hash=$(hash_of "$vhost_vsock_version")
+  is_fresh "$stamp" "$hash" "$program" && return 0
+  say "cargo builds vhost-device-vsock $vhost_vsock_version (about two minutes)"
+  mkdir -p "$cache/tools"
+  folder=$(mktemp -d "$cache/tools/vhost-build.XXXXXX")
+  # Outside of the checkout, whose toolchain and flags are not meant for it.
+  (cd "$folder" && env -u RUSTFLAGS CARGO_TARGET_DIR="$folder/target" nice -n 10 cargo install --quiet vhost-device-vsock --version "$vhost_vsock_version" --locked --root "$folder") ||
+    { rm -rf "$folder"; die "cargo could not install vhost-device-vsock: is there a network?"; }
+  mv "$folder/bin/vhost-device-vsock" "$program"
+  rm -rf "$folder"
+  printf '%s\n' "$hash" >"$stamp"
+}
+
 # The same kernel unpacked, beside it: Firecracker boots no other, and an emulated machine starts half a second sooner. A bzImage says where its
 # payload lies (Documentation/arch/x86/boot.rst: setup_sects, payload_offset, payload_length); its last four bytes are a length.
 microvm_kernel_unpacked() {
@@ -441,6 +459,7 @@ if [ "$level" != run ]; then
   minio
   microvm_kernel
   microvm_kernel_unpacked
+  vhost_vsock
 fi
 if [ "$level" = bench ]; then
   load_generator

@@ -12,6 +12,7 @@ use auralink_infrastructure::vm::{Condition, Engine, ExecOutput, ExecSpec, Limit
 
 #[path = "../sandboxes/network_world.rs"]
 mod network_world;
+mod vsock;
 
 fn stub() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/firecracker/stub.py")
