@@ -15,6 +15,7 @@ pub mod qemu;
 pub mod remove;
 pub mod service;
 pub mod spec;
+mod tap;
 pub mod tools;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use auralink_infrastructure::state::Documents;
 use auralink_infrastructure::vm::agent::guest_binary;
 use auralink_infrastructure::vm::container::{ContainerEngine, Flavour, Settings};
-use auralink_infrastructure::vm::firecracker::{FirecrackerConfig, FirecrackerEngine};
+use auralink_infrastructure::vm::firecracker::{FirecrackerConfig, FirecrackerEngine, Jailer};
 use auralink_infrastructure::vm::image::unpack::Bounds;
 use auralink_infrastructure::vm::process::{ProcessConfig, ProcessEngine};
 use auralink_infrastructure::vm::qemu::{QemuConfig, QemuEngine};
@@ -36,6 +36,8 @@ pub struct SandboxesConfig {
     pub docker_socket: Option<PathBuf>,
     /// Podman's unix socket; default: the one of its service.
     pub podman_socket: Option<PathBuf>,
+    /// Firecracker's jailer; none: Firecracker runs as the server does.
+    pub firecracker_jailer: Option<JailerConfig>,
     /// Folder of images; default: in the data folder.
     pub image_folder: Option<PathBuf>,
     /// Bytes that an image may unpack to.
@@ -62,6 +64,20 @@ pub struct SandboxesConfig {
     pub log_bytes: usize,
 }
 
+/// How Firecracker is shut in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JailerConfig {
+    /// The jailer's program.
+    pub program: PathBuf,
+    /// Folder that the machines' roots are made in, on the data folder's file system.
+    pub base: PathBuf,
+    /// User that Firecracker runs as.
+    pub uid: u32,
+    /// Group that Firecracker runs as.
+    pub gid: u32,
+}
+
 impl Default for SandboxesConfig {
     fn default() -> Self {
         let ServiceConfig {
@@ -80,6 +96,7 @@ impl Default for SandboxesConfig {
             default_engine,
             docker_socket: None,
             podman_socket: None,
+            firecracker_jailer: None,
             image_folder: None,
             max_image_bytes: Bounds::default().bytes,
             allow_setuid: false,
@@ -111,7 +128,11 @@ impl SandboxesConfig {
             "docker" => container(Flavour::Docker, &self.docker_socket),
             "podman" => container(Flavour::Podman, &self.podman_socket),
             "qemu" => Ok(Arc::new(QemuEngine::new(QemuConfig::default()))),
-            "firecracker" => Ok(Arc::new(FirecrackerEngine::new(FirecrackerConfig::default()))),
+            "firecracker" => {
+                let jailer = self.firecracker_jailer.clone();
+                let jailer = jailer.map(|told| Jailer { program: told.program, base: told.base, user: (told.uid, told.gid) });
+                Ok(Arc::new(FirecrackerEngine::new(FirecrackerConfig { jailer, ..FirecrackerConfig::default() })))
+            }
             _ => Ok(Arc::new(ProcessEngine::new(ProcessConfig::default()))),
         }
     }
@@ -123,6 +144,13 @@ impl SandboxesConfig {
         }
         if !self.engines.is_empty() && !self.engines.contains(&self.default_engine) {
             return Some(("sandboxes.default_engine", self.default_engine.clone(), "it is one of `sandboxes.engines`"));
+        }
+        if let Some(jailer) = self.firecracker_jailer.as_ref().filter(|jailer| jailer.uid == 0 || jailer.gid == 0) {
+            return Some((
+                "sandboxes.firecracker_jailer",
+                format!("{}:{}", jailer.uid, jailer.gid),
+                "a user and a group that are not root's",
+            ));
         }
         let counts =
             [("sandboxes.execs_per_sandbox", self.execs_per_sandbox), ("sandboxes.forwards_per_sandbox", self.forwards_per_sandbox)];

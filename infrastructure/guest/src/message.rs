@@ -124,6 +124,9 @@ pub struct Interface {
     pub gateway: Option<std::net::Ipv4Addr>,
     /// For `/etc/resolv.conf`.
     pub name_servers: Vec<std::net::IpAddr>,
+    /// Hardware address; none: as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
 }
 
 /// What the agent answers.

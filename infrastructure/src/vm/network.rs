@@ -252,6 +252,13 @@ impl Networks {
         all
     }
 
+    /// The same without those that have a namespace: what is left of virtual machines.
+    pub fn found_taps(&self) -> Vec<SandboxId> {
+        let mut all = self.found();
+        all.retain(|id| !Path::new("/run/netns").join(self.names(id).space).exists());
+        all
+    }
+
     fn mark(&self) -> String {
         format!("auralink_{}_", self.owner)
     }

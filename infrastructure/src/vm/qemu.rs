@@ -11,6 +11,7 @@ pub(super) mod disks;
 pub(super) mod initrd;
 mod machine;
 mod qmp;
+pub(super) mod tool_disks;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,9 @@ use tokio::io::AsyncRead;
 use tokio::sync::OnceCell;
 
 use super::agent::Agent;
-use super::{Capabilities, Condition, Engine, Exec, ExecSpec, FileEntry, Network, SandboxId, Source, Spec, Stream, Usage, VmError};
+use super::network::NetworkConfig;
+use super::tap::{self, Taps};
+use super::{Capabilities, Condition, Engine, Exec, ExecSpec, FileEntry, SandboxId, Source, Spec, Stream, Usage, VmError};
 use machine::Machine;
 pub(super) use machine::Process;
 
@@ -44,6 +47,8 @@ pub struct QemuConfig {
     pub kernel: PathBuf,
     /// False: never KVM, even where it works.
     pub kvm: bool,
+    /// Networks beside none.
+    pub network: NetworkConfig,
 }
 
 impl Default for QemuConfig {
@@ -51,7 +56,8 @@ impl Default for QemuConfig {
     fn default() -> Self {
         let cache = std::env::var_os("AURALINK_CACHE").map(PathBuf::from);
         let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/auralink")));
-        Self { program: "qemu-system-x86_64".into(), kernel: cache.unwrap_or_default().join("kernel"), kvm: true }
+        let kernel = cache.unwrap_or_default().join("kernel");
+        Self { program: "qemu-system-x86_64".into(), kernel, kvm: true, network: NetworkConfig::default() }
     }
 }
 
@@ -66,6 +72,7 @@ struct Acceleration {
 #[derive(Debug)]
 pub struct QemuEngine {
     config: QemuConfig,
+    taps: Taps,
     acceleration: OnceCell<Acceleration>,
     agents: Mutex<HashMap<SandboxId, Arc<tokio::sync::Mutex<Option<Agent>>>>>,
 }
@@ -73,7 +80,7 @@ pub struct QemuEngine {
 impl QemuEngine {
     /// It looks for nothing before [`Engine::probe`] or the first sandbox.
     pub fn new(config: QemuConfig) -> Self {
-        Self { config, acceleration: OnceCell::new(), agents: Mutex::default() }
+        Self { taps: Taps::new(config.network.clone()), config, acceleration: OnceCell::new(), agents: Mutex::default() }
     }
 
     async fn acceleration(&self) -> Result<Acceleration, VmError> {
@@ -91,11 +98,11 @@ impl QemuEngine {
             return Ok(emulated(&format!("/dev/kvm: {error}")));
         }
         let folder = Scratch::new()?;
-        let machine = Machine::trial()?;
+        let machine = Machine::trial(&self.config)?;
         let tried = async {
-            initrd::write(&self.config.kernel, &folder.path.join("initrd"))?;
+            initrd::write(&self.config.kernel, machine.devices(), &folder.path.join("initrd"))?;
             machine.save(&folder.path)?;
-            machine::start(&self.config, true, &machine, &folder.path, None).await?;
+            machine::start(&self.config, true, &machine, &folder.path, None, None).await?;
             machine::greet(&machine, &folder.path, TRIAL).await.map(drop)
         }
         .await;
@@ -133,6 +140,19 @@ impl QemuEngine {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
+    /// Ends all of it on this machine; its files stay.
+    async fn end(&self, id: &SandboxId, home: &Path) -> Result<(), VmError> {
+        if let Some(process) = Process::of(home) {
+            process.kill().await;
+        }
+        self.forget(id);
+        // What cannot be read may have had one.
+        if Machine::load(home, id).map_or(true, |machine| machine.network) {
+            self.taps.detach(id, home).await?;
+        }
+        Ok(())
+    }
+
     fn running(home: &Path, id: &SandboxId) -> Result<Process, VmError> {
         Machine::load(home, id)?;
         Process::of(home).ok_or_else(|| VmError::Condition { is: "stopped", what: "start it first".into() })
@@ -149,41 +169,34 @@ impl Engine for QemuEngine {
         machine::check(&self.config).await?;
         disks::check().await?;
         let acceleration = self.acceleration().await?;
-        let notes = vec![acceleration.note, "CPU is limited in whole processors".into(), "networks other than none are not offered".into()];
+        let mut notes = vec![acceleration.note, "CPU is limited in whole processors".into()];
+        let network = self.taps.probe();
+        if let Err(reason) = &network {
+            notes.push(format!("network: none alone; {reason}"));
+        }
         Ok(Capabilities {
             pause: true,
             snapshot: true,
             tty: true,
-            nat: false,
-            allow_list: false,
+            nat: network.is_ok(),
+            allow_list: network.is_ok(),
             notes: notes.into_iter().filter(|note| !note.is_empty()).collect(),
         })
     }
 
     async fn create(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmError> {
-        if spec.network != Network::None {
-            return Err(VmError::Unsupported {
-                engine: ENGINE,
-                what: "give a sandbox a network yet: take the engine `process` or `docker`".into(),
-            });
-        }
-        if !spec.shared.is_empty() {
-            return Err(VmError::Unsupported {
-                engine: ENGINE,
-                what: "show a sandbox installed tools yet: put them into its image".into(),
-            });
-        }
         if home.join(machine::FILE).exists() {
             return Err(VmError::Exists(format!("{id} exists already")));
         }
+        let tools = tool_disks::of(&spec.shared).await?;
         let machine = match &spec.source {
             Source::RootFs(root) => {
                 disks::from_root(root, &home.join("root.img")).await?;
                 disks::empty(&home.join("disk.img"), spec.limits.disk_bytes).await?;
-                Machine::of(spec)?
+                Machine::of(spec, tools, &self.config)?
             }
             Source::Snapshot(folder) => {
-                let machine = Machine::load(folder, id)?.begun_from_snapshot(spec);
+                let machine = Machine::load(folder, id)?.begun_from_snapshot(spec, &tools)?;
                 for name in ["root.img", "disk.img", "memory"] {
                     disks::copy(&folder.join(name), &home.join(name)).await?;
                 }
@@ -194,11 +207,11 @@ impl Engine for QemuEngine {
             }
             Source::Image(name) => return Err(VmError::NotFound(format!("there is no image {name:?}: import it first"))),
         };
-        initrd::write(&self.config.kernel, &home.join("initrd"))?;
+        initrd::write(&self.config.kernel, machine.devices(), &home.join("initrd"))?;
         machine.save(home)
     }
 
-    async fn start(&self, id: &SandboxId, _spec: &Spec, home: &Path) -> Result<(), VmError> {
+    async fn start(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmError> {
         let machine = Machine::load(home, id)?;
         if Process::of(home).is_some() {
             return Err(VmError::Condition { is: "running", what: "it cannot be started again".into() });
@@ -206,8 +219,13 @@ impl Engine for QemuEngine {
         let kvm = self.acceleration().await?.kvm;
         let memory = Some(home.join("memory")).filter(|memory| memory.exists());
         let started = async {
-            machine::start(&self.config, kvm, &machine, home, memory.as_deref()).await?;
-            self.agent(id, home).await.map(drop)
+            let tap = if machine.network { Some(self.taps.attach(id, home, &spec.network, None).await?) } else { None };
+            machine::start(&self.config, kvm, &machine, home, tap.as_ref(), memory.as_deref()).await?;
+            let agent = self.agent(id, home).await?;
+            match &tap {
+                Some(tap) => tap::set_up(&agent, tap).await,
+                None => Ok(()),
+            }
         };
         match started.await {
             Ok(()) => {
@@ -220,10 +238,9 @@ impl Engine for QemuEngine {
             }
             Err(error) => {
                 let said = machine::console(home).await;
-                if let Some(process) = Process::of(home) {
-                    process.kill().await;
+                if let Err(left) = self.end(id, home).await {
+                    tracing::warn!(%id, %left, "what a start that failed left could not be removed");
                 }
-                self.forget(id);
                 Err(match error {
                     VmError::Late { .. } => VmError::Engine { engine: ENGINE, reason: format!("{error}; its console ends with {said:?}") },
                     error => error,
@@ -233,7 +250,10 @@ impl Engine for QemuEngine {
     }
 
     async fn stop(&self, id: &SandboxId, home: &Path, grace: Duration) -> Result<(), VmError> {
-        let Ok(process) = Self::running(home, id) else { return Machine::load(home, id).map(drop) };
+        let Ok(process) = Self::running(home, id) else {
+            Machine::load(home, id)?;
+            return self.end(id, home).await;
+        };
         if !machine::is_paused(home)
             && let Ok(Ok(agent)) = tokio::time::timeout(grace.max(Duration::from_secs(1)), self.agent(id, home)).await
             && agent.shutdown(grace).await.is_ok()
@@ -241,9 +261,7 @@ impl Engine for QemuEngine {
             // A little more than the programs have, for writing to disk and turning off.
             process.wait(grace + Duration::from_secs(5)).await;
         }
-        process.kill().await;
-        self.forget(id);
-        Ok(())
+        self.end(id, home).await
     }
 
     async fn pause(&self, id: &SandboxId, home: &Path) -> Result<(), VmError> {
@@ -287,10 +305,7 @@ impl Engine for QemuEngine {
     }
 
     async fn delete(&self, id: &SandboxId, home: &Path) -> Result<(), VmError> {
-        if let Some(process) = Process::of(home) {
-            process.kill().await;
-        }
-        self.forget(id);
+        self.end(id, home).await?;
         disks::remove(home)
     }
 
@@ -314,6 +329,9 @@ impl Engine for QemuEngine {
                 found.push(id);
             }
         }
+        found.extend(self.taps.found(homes).await?);
+        found.sort();
+        found.dedup();
         Ok(found)
     }
 

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use auralink_infrastructure::vm::qemu::{QemuConfig, QemuEngine};
-use auralink_infrastructure::vm::{Engine, Network, Source, Spec, VmError};
+use auralink_infrastructure::vm::{Engine, SharedFolder, Source, Spec, VmError};
 
 use crate::conformance::{Bench, Expect};
 
 /// A root filesystem of busybox alone, made once for all tests.
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     static ROOT: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     let make = || {
         let root = tempfile::tempdir().unwrap();
@@ -79,6 +79,7 @@ async fn what_is_not_there_is_said_in_words() {
     let bench = bench().await;
     let home = tempfile::tempdir().unwrap();
     let id = auralink_infrastructure::vm::SandboxId::random().unwrap();
-    let spec = Spec { network: Network::Nat, ..bench.spec() };
-    assert!(matches!(bench.engine.create(&id, &spec, home.path()).await, Err(VmError::Unsupported { .. })));
+    let tools = SharedFolder { from: "/no/such/tool".into(), at: "/opt/tool".into() };
+    let spec = Spec { shared: vec![tools], ..bench.spec() };
+    assert!(matches!(bench.engine.create(&id, &spec, home.path()).await, Err(VmError::NotFound(_))));
 }

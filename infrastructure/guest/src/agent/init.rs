@@ -2,7 +2,7 @@
 //!
 //! The kernel starts the agent from the first file system (`initrd`), which holds the agent and the modules that this kernel needs.
 //! What the agent does is on the kernel's command line, `auralink.NAME=VALUE`: `root` (a block device, read-only), `disk` (a block
-//! device to write to), `serial` and `key`, or `vsock`.
+//! device to write to), `tools` (`DEVICE:PLACE`, the place hexadecimal, with commas), `serial` and `key`, or `vsock`.
 
 use std::ffi::CString;
 use std::io;
@@ -38,6 +38,7 @@ pub fn boot(options: &mut Options) -> Result<(), String> {
         switch_root(root, told("disk"))?;
     }
     mount_for_programs()?;
+    show_tools(told("tools").unwrap_or_default())?;
     match limit_programs(told("processes"), told("memory")) {
         Ok(events) => options.memory_events = Some(events),
         Err(reason) => say(&format!("programs have no limits of their own: {reason}")),
@@ -132,6 +133,17 @@ fn mount_for_programs() -> Result<(), String> {
         if let Err(reason) = mount_at("tmpfs", path, "tmpfs", both, data) {
             say(&reason);
         }
+    }
+    Ok(())
+}
+
+/// Disks with tools, read-only, each at its place.
+fn show_tools(list: &str) -> Result<(), String> {
+    for tool in list.split(',').filter(|tool| !tool.is_empty()) {
+        let place = |(device, at): (&str, &str)| Some((format!("/dev/{device}"), String::from_utf8(unhex(at)?).ok()?));
+        let (device, at) = tool.split_once(':').and_then(place).ok_or_else(|| format!("{tool:?} is no DEVICE:PLACE"))?;
+        wait_for(&device)?;
+        mount_at(&device, &at, "ext4", MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, "")?;
     }
     Ok(())
 }

@@ -16,6 +16,10 @@ pub fn configure(wanted: &Interface) -> Result<(), Refusal> {
     }
     set(wanted).map_err(|error| Refusal::of(format_args!("cannot set up {}", wanted.name), &error))?;
     if !wanted.name_servers.is_empty() {
+        // In many images it is a link to what a resolver would write that does not run here.
+        if std::fs::symlink_metadata("/etc/resolv.conf").is_ok_and(|about| about.is_symlink()) {
+            let _ = std::fs::remove_file("/etc/resolv.conf");
+        }
         let text: String = wanted.name_servers.iter().map(|server| format!("nameserver {server}\n")).collect();
         std::fs::write("/etc/resolv.conf", text).map_err(|error| Refusal::of("cannot write /etc/resolv.conf", &error))?;
     }
@@ -24,6 +28,9 @@ pub fn configure(wanted: &Interface) -> Result<(), Refusal> {
 
 fn set(wanted: &Interface) -> std::io::Result<()> {
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    if let Some(mac) = &wanted.mac {
+        set_mac(&socket, &wanted.name, mac)?;
+    }
     let mut request = named(&wanted.name);
     request.ifr_ifru.ifru_addr = sys::ipv4_sockaddr(wanted.address);
     sys::interface_ioctl(&socket, libc::SIOCSIFADDR as _, &mut request)?;
@@ -43,6 +50,23 @@ fn set(wanted: &Interface) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Six bytes as `02:a1:...`. A machine that was begun from a snapshot still has the one of its forebear.
+fn set_mac(socket: &std::os::fd::OwnedFd, name: &str, mac: &str) -> std::io::Result<()> {
+    let bytes: Option<Vec<u8>> = mac.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
+    let bytes = bytes.filter(|bytes| bytes.len() == 6).ok_or_else(|| std::io::Error::other(format!("{mac:?} is no hardware address")))?;
+    let known = std::fs::read_to_string(format!("/sys/class/net/{name}/address"));
+    if known.is_ok_and(|known| known.trim().eq_ignore_ascii_case(mac)) {
+        return Ok(());
+    }
+    let mut request = named(name);
+    let mut data = [0; 14];
+    for (to, from) in data.iter_mut().zip(bytes) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    request.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: data };
+    sys::interface_ioctl(socket, libc::SIOCSIFHWADDR as _, &mut request)
 }
 
 /// Switches an interface on.

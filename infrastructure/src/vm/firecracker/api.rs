@@ -55,6 +55,11 @@ impl Api {
         self.put(&format!("/drives/{name}"), drive).await
     }
 
+    /// A network interface: a TAP device of this machine, and the hardware address that the guest has.
+    pub async fn network(&self, name: &str, tap: &str, mac: &str) -> Result<(), VmError> {
+        self.put(&format!("/network-interfaces/{name}"), json!({"iface_id": name, "host_dev_name": tap, "guest_mac": mac})).await
+    }
+
     /// The vsock that the agent is reached by.
     pub async fn vsock(&self, socket: &Path) -> Result<(), VmError> {
         self.put("/vsock", json!({"guest_cid": 3, "uds_path": socket})).await
@@ -76,10 +81,14 @@ impl Api {
         self.put("/snapshot/create", json!({"snapshot_type": "Full", "snapshot_path": state, "mem_file_path": memory})).await
     }
 
-    /// Begins from these two files, with a vsock of its own. It stays paused.
-    pub async fn load(&self, state: &Path, memory: &Path, vsock: &Path) -> Result<(), VmError> {
+    /// Begins from these two files, with a vsock and TAP devices (interface, device) of its own. It stays paused.
+    pub async fn load(&self, state: &Path, memory: &Path, vsock: &Path, taps: &[(&str, &str)]) -> Result<(), VmError> {
         let backend = json!({"backend_type": "File", "backend_path": memory});
-        let body = json!({"snapshot_path": state, "mem_backend": backend, "resume_vm": false, "vsock_override": {"uds_path": vsock}});
+        let mut body = json!({"snapshot_path": state, "mem_backend": backend, "resume_vm": false, "vsock_override": {"uds_path": vsock}});
+        if !taps.is_empty() {
+            let taps: Vec<Value> = taps.iter().map(|(name, tap)| json!({"iface_id": name, "host_dev_name": tap})).collect();
+            body["network_overrides"] = taps.into();
+        }
         self.put("/snapshot/load", body).await
     }
 

@@ -1,7 +1,7 @@
 //! Disk images, made without mounting anything.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::Command;
@@ -37,6 +37,28 @@ pub async fn from_root(root: &Path, image: &Path) -> Result<(), VmError> {
         "mkfs.ext4 (apt-get install e2fsprogs)",
     )
     .await
+}
+
+/// The disk of a folder that never changes: made once, kept beside it, read by every machine that wants it.
+pub async fn kept(folder: &Path) -> Result<PathBuf, VmError> {
+    let wrong = || VmError::Invalid(format!("{} cannot be made a disk of", folder.display()));
+    let (parent, name) = (folder.parent().ok_or_else(wrong)?, folder.file_name().and_then(|name| name.to_str()).ok_or_else(wrong)?);
+    let image = parent.join(format!("{name}.ext4"));
+    if image.is_file() {
+        return Ok(image);
+    }
+    // Two may make it at once: each beside its place, and both are the same.
+    let part = parent.join(format!(".{name}.{}.part", uuid::Uuid::new_v4()));
+    let made = from_root(folder, &part).await;
+    // Also a machine that runs as another user reads it; nobody writes to it.
+    let open = std::fs::Permissions::from_mode(0o444);
+    let made =
+        made.and_then(|()| std::fs::set_permissions(&part, open).map_err(|source| VmError::Io { what: "keeping a disk".into(), source }));
+    let moved = made.and_then(|()| std::fs::rename(&part, &image).map_err(|source| VmError::Io { what: "keeping a disk".into(), source }));
+    if moved.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    moved.map(|()| image)
 }
 
 /// An empty disk of this size; it takes room only as it is written to.

@@ -9,8 +9,35 @@ use crate::vm::{VmError, disk};
 /// In errors: the engines of microVMs share this.
 const ENGINE: &str = "microvm";
 
+/// What a machine has beside its disks, which says what modules it needs: the kernel checks and links each at every boot.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Devices {
+    /// The agent's serial ports.
+    pub serial: bool,
+    /// The agent's vsock.
+    pub vsock: bool,
+    /// A network interface.
+    pub network: bool,
+    /// Devices on PCI, not memory-mapped alone.
+    pub pci: bool,
+}
+
+impl Devices {
+    fn need(self, module: &str) -> bool {
+        match module.trim_end_matches(".ko") {
+            "virtio_console" => self.serial,
+            "failover" | "net_failover" | "virtio_net" => self.network,
+            // Disks are made with ext4, which the kernel has in it.
+            "squashfs" => false,
+            name if name.contains("vsock") => self.vsock,
+            name if name.starts_with("virtio_pci") => self.pci,
+            _ => true,
+        }
+    }
+}
+
 /// Writes it, whole or not at all.
-pub fn write(kernel: &Path, target: &Path) -> Result<(), VmError> {
+pub fn write(kernel: &Path, devices: Devices, target: &Path) -> Result<(), VmError> {
     let read = |path: &Path| {
         std::fs::read(path).map_err(|error| VmError::Unavailable {
             engine: ENGINE,
@@ -28,8 +55,10 @@ pub fn write(kernel: &Path, target: &Path) -> Result<(), VmError> {
     }
     add("init", 0o100_755, &read(&guest_binary(ENGINE)?)?);
     let order = read(&kernel.join("modules/order"))?;
-    add("modules/order", 0o100_644, &order);
-    for name in String::from_utf8_lossy(&order).lines().filter(|name| !name.is_empty() && !name.contains('/')) {
+    let order = String::from_utf8_lossy(&order);
+    let names: Vec<&str> = order.lines().filter(|name| !name.is_empty() && !name.contains('/') && devices.need(name)).collect();
+    add("modules/order", 0o100_644, names.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes());
+    for name in names {
         add(&format!("modules/{name}"), 0o100_644, &read(&kernel.join("modules").join(name))?);
     }
     entry(&mut archive, 0, "TRAILER!!!", 0, &[]);

@@ -16,10 +16,13 @@ use serde_json::json;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 
+use super::initrd::Devices;
 use super::qmp::Qmp;
+use super::tool_disks::{self, ToolDisk};
 use super::{ENGINE, QemuConfig};
 use crate::vm::agent::Agent;
-use crate::vm::{SandboxId, Spec, VmError, disk};
+use crate::vm::network::TapDevice;
+use crate::vm::{Network, SandboxId, Spec, VmError, disk};
 
 /// The file that says how a machine was made.
 pub const FILE: &str = "machine.json";
@@ -54,11 +57,30 @@ pub struct Machine {
     pub workdir: String,
     /// None: the trial, which has no disks.
     disks: bool,
+    /// Whether it has a network interface.
+    #[serde(default)]
+    pub network: bool,
+    /// Read-only disks beside its own two.
+    #[serde(default)]
+    pub tools: Vec<ToolDisk>,
+    /// The kernel's file; a snapshot goes on with the one that it was begun with.
+    #[serde(default = "compressed")]
+    kernel: String,
+}
+
+/// Of machines that were made before this was written down.
+fn compressed() -> String {
+    "vmlinuz".into()
+}
+
+/// The unpacked kernel where there is one: unpacking it takes a guest that is emulated half a second.
+fn kernel_in(folder: &Path) -> String {
+    if folder.join("vmlinux").is_file() { "vmlinux".into() } else { compressed() }
 }
 
 impl Machine {
     /// As a spec wants it.
-    pub fn of(spec: &Spec) -> Result<Self, VmError> {
+    pub fn of(spec: &Spec, tools: Vec<ToolDisk>, config: &QemuConfig) -> Result<Self, VmError> {
         if spec.limits.memory_bytes < LEAST_MEMORY {
             return Err(VmError::Invalid(format!("{} bytes of memory are too few: {LEAST_MEMORY} at least", spec.limits.memory_bytes)));
         }
@@ -70,18 +92,46 @@ impl Machine {
             env: spec.env.clone(),
             workdir: spec.workdir.clone(),
             disks: true,
+            network: spec.network != Network::None,
+            tools,
+            kernel: kernel_in(&config.kernel),
         })
     }
 
     /// With nothing but the agent.
-    pub fn trial() -> Result<Self, VmError> {
-        let key = hex(&key()?);
-        Ok(Self { key, memory_bytes: LEAST_MEMORY, cpus: 1, processes: 0, env: BTreeMap::new(), workdir: String::new(), disks: false })
+    pub fn trial(config: &QemuConfig) -> Result<Self, VmError> {
+        Ok(Self {
+            key: hex(&key()?),
+            memory_bytes: LEAST_MEMORY,
+            cpus: 1,
+            processes: 0,
+            env: BTreeMap::new(),
+            workdir: String::new(),
+            disks: false,
+            network: false,
+            tools: Vec::new(),
+            kernel: kernel_in(&config.kernel),
+        })
     }
 
-    /// Its memory, processors and key are the snapshot's; the rest is the new spec's.
-    pub fn begun_from_snapshot(self, spec: &Spec) -> Self {
-        Self { env: spec.env.clone(), workdir: spec.workdir.clone(), ..self }
+    /// Its devices beside the disks.
+    pub fn devices(&self) -> Devices {
+        Devices { serial: true, network: self.network, ..Devices::default() }
+    }
+
+    /// Its memory, processors, devices and key are the snapshot's; the rest is the new spec's.
+    pub fn begun_from_snapshot(self, spec: &Spec, tools: &[ToolDisk]) -> Result<Self, VmError> {
+        let other = |what: &str| VmError::Unsupported {
+            engine: ENGINE,
+            what: format!("begin from a snapshot with {what} than it was taken with: its memory knows the devices that it had"),
+        };
+        if self.network != (spec.network != Network::None) {
+            return Err(other(if self.network { "no network rather" } else { "more of a network" }));
+        }
+        if self.tools != tools {
+            return Err(other("other tools"));
+        }
+        Ok(Self { env: spec.env.clone(), workdir: spec.workdir.clone(), ..self })
     }
 
     /// Writes it down, whole or not at all.
@@ -122,19 +172,21 @@ pub async fn check(config: &QemuConfig) -> Result<(), VmError> {
     let unavailable = |reason: String| VmError::Unavailable { engine: ENGINE, reason };
     let version = Command::new(&config.program).arg("--version").stdin(Stdio::null()).output().await;
     version.map_err(|error| unavailable(format!("{}: {error}; apt-get install qemu-system-x86", config.program.display())))?;
-    let kernel = config.kernel.join("vmlinuz");
+    let kernel = config.kernel.join(kernel_in(&config.kernel));
     if !kernel.is_file() {
         return Err(unavailable(format!("there is no kernel {}: run `make setup`", kernel.display())));
     }
     Ok(())
 }
 
-fn arguments(kernel: &Path, kvm: bool, machine: &Machine, home: &Path, is_incoming: bool) -> Vec<String> {
+fn arguments(kernel: &Path, kvm: bool, machine: &Machine, home: &Path, tap: Option<&TapDevice>, is_incoming: bool) -> Vec<String> {
     let file = |name: &str| escaped(&home.join(name));
-    let mut line = format!("console=ttyS0 quiet panic=-1 reboot=t auralink.key={}", machine.key);
+    // The kernel's tests of its own ciphers take a third of an emulated machine's start.
+    let mut line = format!("console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests auralink.key={}", machine.key);
     if !kvm {
-        // Without it a kernel on this machine type waits for a timer that is not there.
-        line.push_str(" tsc_early_khz=1000000");
+        // Without the first a kernel on this machine type waits for a timer that is not there. The second: an emulated processor does not
+        // speculate, so what guards against that costs time alone.
+        line.push_str(" tsc_early_khz=1000000 mitigations=off");
     }
     let ports: Vec<String> = (0..PORTS).map(|n| format!("auralink.{n}")).collect();
     line.push_str(&format!(
@@ -146,6 +198,7 @@ fn arguments(kernel: &Path, kvm: bool, machine: &Machine, home: &Path, is_incomi
     if machine.disks {
         line.push_str(&format!(" auralink.root=/dev/vda auralink.disk=/dev/vdb auralink.workdir={}", hex(machine.workdir.as_bytes())));
     }
+    line.push_str(&tool_disks::words(&machine.tools));
     let memory = format!("{}M", machine.memory_bytes.div_ceil(1 << 20) + KERNEL_MIB);
     let cpus = machine.cpus.to_string();
     let mut arguments: Vec<String> = [
@@ -174,7 +227,7 @@ fn arguments(kernel: &Path, kvm: bool, machine: &Machine, home: &Path, is_incomi
     let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
     add("-accel", if kvm { "kvm".into() } else { "tcg,thread=multi".into() });
     add("-cpu", if kvm { "host".into() } else { "max".into() });
-    add("-kernel", kernel.join("vmlinuz").display().to_string());
+    add("-kernel", kernel.join(&machine.kernel).display().to_string());
     add("-initrd", home.join("initrd").display().to_string());
     add("-append", line);
     add("-pidfile", home.join("qemu.pid").display().to_string());
@@ -188,6 +241,14 @@ fn arguments(kernel: &Path, kvm: bool, machine: &Machine, home: &Path, is_incomi
             add("-drive", format!("id={name},if=none,format=raw,file={},readonly={mode}", file(&format!("{name}.img"))));
             add("-device", format!("virtio-blk-device,drive={name}"));
         }
+        for (n, tool) in machine.tools.iter().enumerate() {
+            add("-drive", format!("id=tool{n},if=none,format=raw,file={},readonly=on", escaped(&tool.image)));
+            add("-device", format!("virtio-blk-device,drive=tool{n}"));
+        }
+    }
+    if let Some(tap) = tap {
+        add("-netdev", format!("tap,id=net,ifname={},script=no,downscript=no", tap.name));
+        add("-device", format!("virtio-net-device,netdev=net,mac={}", tap.port.mac));
     }
     if is_incoming {
         add("-incoming", "defer".into());
@@ -201,7 +262,14 @@ fn escaped(path: &Path) -> String {
 }
 
 /// Starts QEMU in a session of its own; it answers when this returns, its guest does not yet.
-pub async fn start(config: &QemuConfig, kvm: bool, machine: &Machine, home: &Path, memory: Option<&Path>) -> Result<(), VmError> {
+pub async fn start(
+    config: &QemuConfig,
+    kvm: bool,
+    machine: &Machine,
+    home: &Path,
+    tap: Option<&TapDevice>,
+    memory: Option<&Path>,
+) -> Result<(), VmError> {
     if home.join("memory.sock").as_os_str().len() > SOCKET_PATH {
         return Err(VmError::Invalid(format!(
             "{} is too long for unix sockets: let the data folder be nearer to the root",
@@ -213,10 +281,18 @@ pub async fn start(config: &QemuConfig, kvm: bool, machine: &Machine, home: &Pat
         let _ = std::fs::remove_file(home.join(left));
     }
     set_paused(home, false)?;
-    let arguments = arguments(&config.kernel, kvm, machine, home, memory.is_some());
+    let arguments = arguments(&config.kernel, kvm, machine, home, tap, memory.is_some());
     let said = File::create(home.join("qemu.log")).map_err(|source| VmError::Io { what: "making qemu.log".into(), source })?;
     // A session of its own, so that what ends the server's ends no machine. QEMU's own -daemonize does not go with its -sandbox.
-    let child = Command::new("setsid").arg(&config.program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn();
+    let mut command = match config.network.inside.as_ref().filter(|_| tap.is_some()) {
+        Some(inside) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net={}", inside.display())).arg("--").arg("setsid");
+            command
+        }
+        None => Command::new("setsid"),
+    };
+    let child = command.arg(&config.program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn();
     let mut child =
         child.map_err(|error| VmError::Unavailable { engine: ENGINE, reason: format!("setsid (apt-get install util-linux): {error}") })?;
     let ready = async {
@@ -347,11 +423,16 @@ impl Process {
     /// The process whose number stands in a file of this home. The number may have been given to another process meanwhile: so it is held
     /// first, and then its command line must name `named` in this home.
     pub fn found(home: &Path, pid_file: &str, named: &str) -> Option<Self> {
-        let pid: i32 = std::fs::read_to_string(home.join(pid_file)).ok()?.trim().parse().ok()?;
+        Self::numbered(&home.join(pid_file), &home.join(named).to_string_lossy())
+    }
+
+    /// The same, named by any words.
+    pub fn numbered(pid_file: &Path, named: &str) -> Option<Self> {
+        let pid: i32 = std::fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
         let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()?;
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let line = String::from_utf8_lossy(&line);
-        line.contains(&*home.join(named).to_string_lossy()).then_some(Self { fd })
+        line.contains(named).then_some(Self { fd })
     }
 
     /// Waits for its end; false when it has not come in time.
