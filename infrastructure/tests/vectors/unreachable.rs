@@ -96,7 +96,7 @@ async fn a_chroma_that_dies_under_writes_loses_none_it_acknowledged() {
     let lines: String = (0..RECORDS).map(line).collect();
 
     // It is killed when the third batch is acknowledged, while the fourth is on its way.
-    let (kill, killed) = std::sync::mpsc::channel();
+    let (kill, killed) = std::sync::mpsc::sync_channel(1);
     let killer = std::thread::spawn(move || {
         killed.recv().unwrap();
         server.kill();
