@@ -1,5 +1,6 @@
 //! A real Chroma server on a free port of the loopback, in a temporary folder.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::process::{Process, await_port, cache, free_port};
@@ -10,6 +11,13 @@ pub struct ChromaServer {
     port: u16,
 }
 
+/// Where `make setup` puts it.
+fn program() -> PathBuf {
+    let program = cache().join("chroma-venv/bin/chroma");
+    assert!(program.exists(), "Chroma is not at {}: run make setup", program.display());
+    program
+}
+
 /// One server for all tests of a binary.
 pub fn shared() -> &'static ChromaServer {
     static SERVER: OnceLock<ChromaServer> = OnceLock::new();
@@ -18,18 +26,23 @@ pub fn shared() -> &'static ChromaServer {
 
 impl ChromaServer {
     pub fn start() -> Self {
-        let program = cache().join("chroma-venv/bin/chroma");
-        assert!(program.exists(), "Chroma is not at {}: run make setup", program.display());
         let folder = tempfile::Builder::new().prefix("auralink-chroma-").tempdir().unwrap();
-        let (port, log) = (free_port(), folder.path().join("log"));
+        let mut server = Self { process: None, folder, port: free_port() };
+        server.start_again();
+        server
+    }
+
+    /// Starts it after [`ChromaServer::kill`], on the same port with the same data.
+    pub fn start_again(&mut self) {
+        let (program, log) = (program(), self.folder.path().join("log"));
         let command = format!(
-            "env ANONYMIZED_TELEMETRY=False '{}' run --host 127.0.0.1 --port {port} --path '{}'",
+            "env ANONYMIZED_TELEMETRY=False '{}' run --host 127.0.0.1 --port {} --path '{}'",
             program.display(),
-            folder.path().join("data").display()
+            self.port,
+            self.folder.path().join("data").display()
         );
-        let process = Process::start(&command, &log);
-        await_port(port, &log);
-        Self { process: Some(process), folder, port }
+        self.process = Some(Process::start(&command, &log));
+        await_port(self.port, &log);
     }
 
     pub fn url(&self) -> String {
@@ -38,7 +51,6 @@ impl ChromaServer {
 
     /// Kill -9.
     pub fn kill(&mut self) {
-        assert!(self.folder.path().exists());
         if let Some(process) = self.process.take() {
             process.kill();
         }

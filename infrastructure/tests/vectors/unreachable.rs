@@ -1,5 +1,6 @@
 //! Engines that are absent, slow, that refuse, and that die half-way: a clear error each, and nothing acknowledged that is not there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use auralink_infrastructure::secret::Secret;
@@ -7,14 +8,14 @@ use auralink_infrastructure::tenant::Tenant;
 use auralink_infrastructure::vector::chroma::{Chroma, Remote};
 use auralink_infrastructure::vector::pgvector::PgVector;
 use auralink_infrastructure::vector::qdrant::Qdrant;
+use auralink_infrastructure::vector::transfer::Progress;
 use auralink_infrastructure::vector::weaviate::Weaviate;
-use auralink_infrastructure::vector::{Address, Engine, Metric, Spec, VectorError};
+use auralink_infrastructure::vector::{Address, Engine, Limits, Metric, Spec, VectorError, Vectors};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::chroma_server::ChromaServer;
-use crate::engines::{PATIENCE, remote};
+use crate::engines::remote;
 use crate::process::free_port;
-use crate::promises::record;
 
 fn remotes(url: &str, timeout: Duration) -> Vec<Box<dyn Engine>> {
     let remote = || Remote { url: format!("http://{url}"), token: Some(Secret::new("s3cret-token")), timeout };
@@ -86,13 +87,45 @@ async fn a_refused_token_is_told_and_not_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chroma_that_dies_under_writes_loses_none_it_acknowledged() {
+    const RECORDS: usize = 20_000;
     let mut server = tokio::task::spawn_blocking(ChromaServer::start).await.unwrap();
     let engine = Chroma::new(remote(server.url()), "default_tenant", "default_database").unwrap();
-    let address = address();
-    engine.create(&address, &Spec { dimension: 2, metric: Metric::Euclidean }).await.unwrap();
-    engine.upsert(&address, vec![record("before", vec![1.0, 2.0])]).await.unwrap();
-    server.kill();
-    let why =
-        tokio::time::timeout(PATIENCE * 2, engine.upsert(&address, vec![record("after", vec![1.0, 2.0])])).await.unwrap().unwrap_err();
-    assert!(matches!(why, VectorError::Unavailable { engine: "chroma", .. }), "{why}");
+    let (vectors, tenant) = (Vectors::new(Arc::new(engine), Limits::default()), Tenant::default());
+    vectors.create(&tenant, "dies", Spec { dimension: 4, metric: Metric::Euclidean }).await.unwrap();
+    let line = |i: usize| format!("{{\"id\": \"r{i}\", \"vector\": [{i}, 1, 2, 3], \"metadata\": {{\"i\": {i}}}}}\n");
+    let lines: String = (0..RECORDS).map(line).collect();
+
+    // It is killed when the third batch is acknowledged, while the fourth is on its way.
+    let (kill, killed) = std::sync::mpsc::sync_channel(1);
+    let killer = std::thread::spawn(move || {
+        killed.recv().unwrap();
+        server.kill();
+        server
+    });
+    let mut tell = |progress: &Progress| {
+        if progress.imported == 1_500 {
+            kill.send(()).unwrap();
+        }
+        true
+    };
+    let stopped = vectors.import(&tenant, "dies", &mut lines.as_bytes(), 0, &mut tell).await.unwrap_err();
+    let mut server = killer.join().unwrap();
+    assert!(matches!(&stopped.why, VectorError::Unavailable { engine: "chroma", .. }), "{}", stopped.why);
+    let progress = stopped.progress;
+    assert!((1_500..RECORDS as u64).contains(&progress.imported) && progress.next_line == progress.imported, "{progress:?}");
+    // As long as it is away, that is said, with what to do.
+    let away = vectors.describe(&tenant, "dies").await.unwrap_err();
+    assert!(matches!(&away, VectorError::Unavailable { .. }) && away.to_string().contains("start it"), "{away}");
+
+    let server = tokio::task::spawn_blocking(move || (server.start_again(), server).1).await.unwrap();
+    for from in (0..progress.imported).step_by(500) {
+        let ids: Vec<String> = (from..progress.imported.min(from + 500)).map(|i| format!("r{i}")).collect();
+        let found = vectors.get(&tenant, "dies", &ids).await.unwrap();
+        assert_eq!(found.iter().map(|record| &record.id).collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>());
+        assert!(found.iter().zip(from..).all(|(record, i)| record.vector == [i as f32, 1.0, 2.0, 3.0]));
+    }
+    let done = vectors.import(&tenant, "dies", &mut lines.as_bytes(), progress.next_line, &mut |_| true).await.unwrap();
+    assert_eq!((done.imported + progress.imported, done.rejected), (RECORDS as u64, 0));
+    assert_eq!(vectors.describe(&tenant, "dies").await.unwrap().count, RECORDS as u64);
+    drop(server);
 }
