@@ -7,6 +7,7 @@
 //! On disk, below the image folder: `blobs/<sha256>/rootfs`, `names/<owner>/<name>.json`, `tmp/`.
 
 pub mod export;
+pub(crate) mod headers;
 pub mod pack;
 pub mod unpack;
 
