@@ -1,9 +1,9 @@
 //! Opening the service: what an earlier run left is adopted or reaped.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -78,7 +78,7 @@ fn own(folder: &Path) -> Result<(std::path::PathBuf, std::fs::File), VmError> {
     let failed = |path: &Path, source| VmError::Io { what: format!("opening {}", path.display()), source };
     for part in ["", "homes", "logs", "snapshots"] {
         let path = folder.join(part);
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| failed(&path, source))?;
+        disk::private_folder(&path).map_err(|source| failed(&path, source))?;
     }
     let folder = folder.canonicalize().map_err(|source| failed(folder, source))?;
     let path = folder.join("lock");
