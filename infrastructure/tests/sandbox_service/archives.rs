@@ -123,3 +123,24 @@ async fn an_image_that_trickles_in_loses_its_place() {
     assert!(error.contains("slower than"), "{error}");
     trickle.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_caller_that_went_away_does_not_free_the_thread_that_waits_for_it() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let mut config = settings();
+    config.archive_stall = Duration::from_secs(1);
+    let service = open_with(config, &world, folder.path()).await.unwrap();
+    let t = tenant("t");
+    let mut kept = Vec::new();
+    for name in ["a", "b"] {
+        let (silent, other_end) = tokio::io::duplex(64);
+        kept.push(other_end);
+        let import = service.import_image(&t, name, false, silent);
+        assert!(tokio::time::timeout(Duration::from_millis(50), import).await.is_err(), "it waits");
+    }
+    let refused = service.import_image(&t, "c", false, tokio::io::empty()).await.unwrap_err();
+    assert!(matches!(&refused, VmError::Exhausted(why) if why.contains("other images")), "{refused}");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let free = service.import_image(&t, "c", false, tokio::io::empty()).await.unwrap_err();
+    assert!(free.to_string().contains("empty"), "{free}");
+}
