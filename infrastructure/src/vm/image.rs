@@ -7,6 +7,7 @@
 //! On disk, below the image folder: `blobs/<sha256>/rootfs`, `names/<owner>/<name>.json`, `tmp/`.
 
 pub mod export;
+pub(crate) mod headers;
 pub mod pack;
 pub mod unpack;
 
@@ -65,8 +66,10 @@ impl Images {
     /// # Errors
     /// When the folder cannot be made or read.
     pub fn open(folder: &Path, bounds: Bounds, most: usize) -> Result<Self, VmError> {
+        // Images are their tenants': no other user of this machine reads or changes them, whatever permissions their files have.
+        // The folder above them may be the operator's for other things too: one that was there is left as it is.
         for part in ["blobs", "names", "tmp"] {
-            std::fs::create_dir_all(folder.join(part)).map_err(at("making the image folder", folder))?;
+            super::disk::private_folder(&folder.join(part)).map_err(at("making the image folder", folder))?;
         }
         let folder = folder.canonicalize().map_err(at("opening the image folder", folder))?;
         let tmp = folder.join("tmp");
@@ -173,7 +176,7 @@ impl Images {
         };
         let path = self.name_path(owner, name);
         let folder = path.parent().unwrap_or(&self.folder);
-        std::fs::create_dir_all(folder).map_err(at("making", folder))?;
+        super::disk::private_folder(folder).map_err(at("making", folder))?;
         let text = serde_json::to_vec(&image).map_err(|error| at("writing", &path)(io::Error::other(error)))?;
         super::disk::write_whole(&path, &text).map_err(at("writing", &path))?;
         metrics::counter!("auralink_sandbox_images_imported_total").increment(1);

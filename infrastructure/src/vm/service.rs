@@ -18,6 +18,7 @@ mod gauges;
 mod images;
 mod lifetime;
 mod logs;
+mod places;
 mod record;
 mod recover;
 mod snapshot;
@@ -35,6 +36,7 @@ use super::tools::Tools;
 use super::{Capabilities, Engine, SandboxId, VmError};
 use crate::tenant::Tenant;
 
+pub use super::bridge::Pace;
 pub use archive::Uploaded;
 pub use check::{Begin, Request};
 pub use config::{Quota, ServiceConfig};
@@ -45,6 +47,7 @@ pub use record::{Record, SnapshotRecord, Status};
 
 use events::Journal;
 use logs::Logs;
+use places::Places;
 use record::Store;
 
 /// The sandboxes of one server. Clones are the same.
@@ -77,7 +80,8 @@ struct Inner {
     table: Mutex<HashMap<SandboxId, Arc<Entry>>>,
     snapshots: Mutex<HashMap<String, SnapshotRecord>>,
     journal: Journal,
-    imports: Semaphore,
+    imports: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Held as long as the service lives: no second server works in the same folder.
     _lock: std::fs::File,
 }

@@ -113,6 +113,41 @@ fn bombs_of_every_kind_are_stopped() {
 }
 
 #[test]
+fn folders_that_no_entry_names_and_the_bytes_of_names_count() {
+    let bounds = Bounds { entries: 100, name_bytes: 4_000, ..Bounds::default() };
+    let exhausted = |entries: &[Entry], word: &str| {
+        let place = place(bounds);
+        let error = import(&place, &tar(entries)).unwrap_err();
+        assert!(matches!(&error, VmError::Exhausted(why) if why.contains(word)), "{error}");
+    };
+    exhausted(&(0..10).map(|n| file(&format!("{n}/a/b/c/d/e/f/g/h/i/j"), b"")).collect::<Vec<_>>(), "entries");
+    exhausted(
+        &(0..20).map(|n| link(&format!("{n}"), &"x".repeat(99))).chain([link("k", &"x".repeat(99))]).cycle().take(60).collect::<Vec<_>>(),
+        "bytes",
+    );
+    exhausted(&(0..60).map(|n| folder(&format!("{n}{}", "x".repeat(90)))).collect::<Vec<_>>(), "bytes");
+    let place = place(bounds);
+    let image = place.images.import(None, "box", tar(&[file("a/b/c", b""), folder("a"), file("a/b/c", b"x")]).as_slice(), &unused).unwrap();
+    assert_eq!(image.entries, 3, "each once");
+}
+
+#[test]
+fn headers_and_names_are_part_of_the_ratio() {
+    let place = place(Bounds { ratio: 20, ..Bounds::default() });
+    let name = [Entry { kind: b'L', ..file("././@LongLink", &vec![0; 60_000]) }, file("x", b"")];
+    let zeros = gzip(&tar(&name.iter().cloned().cycle().take(2_400).collect::<Vec<_>>()));
+    let error = import(&place, &zeros).unwrap_err().to_string();
+    assert!(error.contains("bomb"), "{error}");
+}
+
+#[test]
+fn headers_that_stand_before_no_entry_come_to_an_end() {
+    let place = place(Bounds::default());
+    let error = import(&place, &tar(&vec![entry(b'g', "pax", "", b"12 key=text\n"); 17])).unwrap_err();
+    assert!(matches!(&error, VmError::Exhausted(why) if why.contains("before one entry")), "{error}");
+}
+
+#[test]
 fn an_archive_that_unpacks_to_a_thousand_times_its_size_is_a_bomb() {
     let place = place(Bounds::default());
     let zeros = gzip(&tar(&[file("zeros", &vec![0; 80 << 20])]));

@@ -132,3 +132,22 @@ fn what_an_import_left_when_the_server_ended_goes_at_the_next_start() {
     Images::open(&place.folder(), Bounds::default(), 16).unwrap();
     assert_eq!(std::fs::read_dir(place.folder().join("tmp")).unwrap().count(), 0);
 }
+
+#[test]
+fn no_other_user_of_the_machine_reads_images() {
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("made/images");
+    // As an older server made it.
+    for part in ["blobs", "names"] {
+        std::fs::create_dir_all(folder.join(part)).unwrap();
+        std::fs::set_permissions(folder.join(part), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let images = Images::open(&folder, Bounds::default(), 16).unwrap();
+    images.import(Some(&tenant("t")), "box", tar(&[file("f", b"1")]).as_slice(), &unused).unwrap();
+    for part in ["blobs", "names", "names/t", "tmp"] {
+        assert_eq!(mode(&folder.join(part)), 0o700, "{part}");
+    }
+    Images::open(&dir.path().join("new"), Bounds::default(), 16).unwrap();
+    assert_eq!(mode(&dir.path().join("new")), 0o700);
+}

@@ -189,3 +189,18 @@ async fn two_servers_do_not_work_in_one_folder() {
     let Err(error) = open(&world, folder.path()).await else { panic!("the second opened") };
     assert!(error.to_string().contains("another server"), "{error}");
 }
+
+#[tokio::test]
+async fn folders_that_others_could_read_become_the_servers_own() {
+    use std::os::unix::fs::PermissionsExt;
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let parts = ["homes", "logs", "snapshots"].map(|part| folder.path().join(part));
+    for part in &parts {
+        std::fs::create_dir(part).unwrap();
+        std::fs::set_permissions(part, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let _service = open(&world, folder.path()).await.unwrap();
+    for part in &parts {
+        assert_eq!(part.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", part.display());
+    }
+}

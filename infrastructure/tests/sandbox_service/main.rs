@@ -2,6 +2,7 @@
 //! against the real process engine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod archives;
 mod crash;
 mod exec;
 mod faults;

@@ -20,6 +20,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{Condition, ContainerEngine, SandboxId, VmError, condition_of, container, fault};
 use crate::vm::Source;
+use crate::vm::image::headers::Extended;
 
 /// The repository of imported root filesystems.
 const REPOSITORY: &str = "auralink-rootfs";
@@ -254,11 +255,15 @@ fn examine(path: &Path, limit: u64) -> Result<String, VmError> {
     let mut digesting = Digesting { from: io::BufReader::with_capacity(256 << 10, plain), digest: Sha256::new(), read: 0, limit };
     let mut entries = 0;
     let mut archive = tar::Archive::new(&mut digesting);
-    for entry in archive.entries().map_err(|e| bad(e.to_string()))? {
-        let entry = entry.map_err(|e| bad(e.to_string()))?;
-        let name = entry.path().map_err(|e| bad(e.to_string()))?;
-        if name.components().any(|part| part == std::path::Component::ParentDir) {
-            return Err(bad(format!("its entry {} leaves it", name.display())));
+    let mut extended = Extended::default();
+    for entry in archive.entries().map_err(|e| bad(e.to_string()))?.raw(true) {
+        let mut entry = entry.map_err(|e| bad(e.to_string()))?;
+        if extended.read(&mut entry).map_err(|e| bad(e.to_string()))? {
+            continue;
+        }
+        let (name, _) = extended.take(entry.header());
+        if name.split(|byte| *byte == b'/').any(|part| part == b"..") {
+            return Err(bad(format!("its entry {} leaves it", String::from_utf8_lossy(&name[..name.len().min(120)]))));
         }
         entries += 1;
         if entries > ENTRIES {
@@ -403,6 +408,13 @@ mod tests {
         gz.finish().unwrap();
         assert!(packed.metadata().unwrap().len() < 1 << 14);
         assert!(examine(&packed, 1 << 16).unwrap_err().to_string().contains("more than 65536"));
+        let mut name = tar::Header::new_gnu();
+        name.set_entry_type(tar::EntryType::GNULongName);
+        name.set_size(1 << 20);
+        name.set_cksum();
+        let named = folder.path().join("named.tar");
+        std::fs::write(&named, [name.as_bytes().as_slice(), &vec![b'x'; 1 << 20]].concat()).unwrap();
+        assert!(examine(&named, 4 << 20).unwrap_err().to_string().contains("name or header of more than"));
         std::fs::write(folder.path().join("text"), "no archive").unwrap();
         assert!(matches!(examine(&folder.path().join("text"), 1 << 20), Err(VmError::Invalid(_))));
     }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 
+use super::headers::{Extended, broken};
 use crate::vm::VmError;
 
 /// What an archive may hold at most.
@@ -23,8 +24,10 @@ use crate::vm::VmError;
 pub struct Bounds {
     /// Bytes of all files.
     pub bytes: u64,
-    /// Files, folders and links.
+    /// Files, folders and links, the folders that no entry names too.
     pub entries: u64,
+    /// Bytes of all paths and link targets: they are kept until the archive ends.
+    pub name_bytes: u64,
     /// Bytes of one path; components have the file system's own limit of 255.
     pub path_bytes: usize,
     /// Folders above an entry.
@@ -37,7 +40,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { bytes: 16 << 30, entries: 1_000_000, path_bytes: 4_096, depth: 128, ratio: 200, allow_setuid: false }
+        Self { bytes: 16 << 30, entries: 1_000_000, name_bytes: 256 << 20, path_bytes: 4_096, depth: 128, ratio: 200, allow_setuid: false }
     }
 }
 
@@ -56,9 +59,6 @@ pub struct Unpacked {
     pub stripped: u64,
 }
 
-/// A name or a PAX header of an archive, bytes at most: the `tar` crate would read any size into memory, so they are read here.
-const EXTENSION_BYTES: u64 = 64 << 10;
-
 /// Ratios are looked at from here on: small files of zeros are no bomb.
 const RATIO_FROM: u64 = 64 << 20;
 
@@ -73,7 +73,16 @@ pub fn archive(stream: impl Read, folder: &Path, bounds: &Bounds) -> Result<Unpa
     let start = stream.fill_buf().map_err(|error| broken(&error))?;
     let root = rustix::fs::openat(CWD, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| write_failed(errno.into(), "the image's folder"))?;
-    let mut unpacking = Unpacking { root, bounds, packed, read: 0, tree: BTreeMap::new(), folders: Vec::new(), done: Unpacked::default() };
+    let mut unpacking = Unpacking {
+        root,
+        bounds,
+        packed,
+        unpacked: Rc::default(),
+        tree: BTreeMap::new(),
+        nodes: 0,
+        name_bytes: 0,
+        done: Unpacked::default(),
+    };
     match start {
         [0x1f, 0x8b, ..] => unpacking.run(flate2::bufread::MultiGzDecoder::new(stream))?,
         [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => {
@@ -109,55 +118,41 @@ enum Node {
 struct Unpacking<'a> {
     root: OwnedFd,
     bounds: &'a Bounds,
-    /// Bytes of the packed stream so far.
+    /// Bytes of the packed stream so far, and of what came of them.
     packed: Rc<Cell<u64>>,
-    /// Bytes of entries so far.
-    read: u64,
+    unpacked: Rc<Cell<u64>>,
     tree: BTreeMap<String, Node>,
-    /// Folders get their permissions last: one without write permission is filled before.
-    folders: Vec<(String, u32)>,
+    /// Files, folders and links so far, those that no entry names and those replaced since too; and the bytes of their names and targets.
+    nodes: u64,
+    name_bytes: u64,
     done: Unpacked,
-}
-
-/// Names that stand before an entry, in entries of their own.
-#[derive(Default)]
-struct Extended {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
 }
 
 impl Unpacking<'_> {
     fn run(&mut self, stream: impl Read) -> Result<(), VmError> {
-        let mut archive = tar::Archive::new(stream);
+        // All that is unpacked counts: headers and names as much as files.
+        let mut archive = tar::Archive::new(Counted { inner: stream, count: Rc::clone(&self.unpacked) });
         let mut extended = Extended::default();
         for entry in archive.entries().map_err(|error| broken(&error))?.raw(true) {
             let mut entry = entry.map_err(|error| broken(&error))?;
-            match entry.header().entry_type() {
-                EntryType::GNULongName => extended.path = Some(extension(&mut entry)?),
-                EntryType::GNULongLink => extended.link = Some(extension(&mut entry)?),
-                EntryType::XHeader => pax(&extension(&mut entry)?, &mut extended)?,
-                EntryType::XGlobalHeader => drop(extension(&mut entry)?),
-                _ => self.entry(&mut entry, std::mem::take(&mut extended))?,
+            self.check_ratio()?;
+            if !extended.read(&mut entry)? {
+                let (path, link) = extended.take(entry.header());
+                self.entry(&mut entry, &path, link)?;
             }
         }
-        if self.done.entries == 0 {
+        if self.nodes == 0 {
             return Err(VmError::Invalid("the archive holds no files: it is no tar archive, or an empty one".into()));
         }
         Ok(())
     }
 
-    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, extended: Extended) -> Result<(), VmError> {
+    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, raw: &[u8], link: Option<Vec<u8>>) -> Result<(), VmError> {
         let header = entry.header();
         let (kind, mode) = (header.entry_type(), header.mode().map_err(|error| broken(&error))?);
-        let raw = extended.path.unwrap_or_else(|| header.path_bytes().into_owned());
-        let link = extended.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
-        let Some(path) = self.path(&raw)? else {
+        let Some(path) = self.path(raw)? else {
             return Ok(()); // the root itself
         };
-        self.done.entries += 1;
-        if self.done.entries > self.bounds.entries {
-            return Err(VmError::Exhausted(format!("the archive has more than {} entries", self.bounds.entries)));
-        }
         let file = matches!(kind, EntryType::Regular | EntryType::Continuous);
         if !file && header.entry_size().map_err(|error| broken(&error))? > 0 {
             return Err(refused(&path, "is no file and has content"));
@@ -174,14 +169,12 @@ impl Unpacking<'_> {
                 self.hard_link(&path, &target)
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                self.done.entries -= 1;
                 self.done.dropped += 1;
                 if self.done.dropped > self.bounds.entries {
                     return Err(VmError::Exhausted(format!("the archive has more than {} devices and pipes", self.bounds.entries)));
                 }
                 Ok(())
             }
-            EntryType::GNUSparse => Err(refused(&path, "is stored as a sparse file: repack it without --sparse")),
             other => Err(refused(&path, &format!("has the unknown kind {:?}", char::from(other.as_byte())))),
         }
     }
@@ -241,7 +234,21 @@ impl Unpacking<'_> {
         }
     }
 
+    /// Before a node is made: each is held in memory until the end.
+    fn count(&mut self, path: &str, target: &[u8]) -> Result<(), VmError> {
+        self.nodes += 1;
+        if self.nodes > self.bounds.entries {
+            return Err(VmError::Exhausted(format!("the archive has more than {} entries", self.bounds.entries)));
+        }
+        self.name_bytes += (path.len() + target.len()) as u64;
+        if self.name_bytes > self.bounds.name_bytes {
+            return Err(VmError::Exhausted(format!("the archive's paths and links have more than {} bytes", self.bounds.name_bytes)));
+        }
+        Ok(())
+    }
+
     fn folder(&mut self, path: &str, mode: u32) -> Result<(), VmError> {
+        self.count(path, b"")?;
         let (parent, name) = self.parent(path)?;
         match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
             Err(Errno::EXIST) if matches!(self.tree.get(path), Some(Node::Folder { .. })) => {}
@@ -249,13 +256,13 @@ impl Unpacking<'_> {
             other => other.map_err(|errno| write_failed(errno.into(), path))?,
         }
         self.tree.insert(path.to_owned(), Node::Folder { mode });
-        self.folders.push((path.to_owned(), mode));
         Ok(())
     }
 
     fn file<R: Read>(&mut self, path: &str, mode: u32, content: &mut tar::Entry<'_, R>) -> Result<(), VmError> {
         let size = content.header().entry_size().map_err(|error| broken(&error))?;
         self.allow(size)?;
+        self.count(path, b"")?;
         let kept = if self.bounds.allow_setuid { mode & 0o7777 } else { mode & 0o777 };
         self.done.stripped += u64::from(kept != mode & 0o7777 && mode & 0o6000 != 0);
         let (parent, name) = self.parent(path)?;
@@ -273,7 +280,8 @@ impl Unpacking<'_> {
             hash.update(&buffer[..read]);
             file.write_all(&buffer[..read]).map_err(|error| write_failed(error, path))?;
             left -= read as u64;
-            self.grow(read as u64)?;
+            self.done.bytes += read as u64;
+            self.check_ratio()?;
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(kept)).map_err(|errno| write_failed(errno.into(), path))?;
         self.tree.insert(path.to_owned(), Node::File { mode: kept, size, hash: hash.finalize().into() });
@@ -288,10 +296,9 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    fn grow(&mut self, bytes: u64) -> Result<(), VmError> {
-        self.done.bytes += bytes;
-        self.read += bytes;
-        if self.read > RATIO_FROM && self.read / self.bounds.ratio.max(1) > self.packed.get() {
+    fn check_ratio(&self) -> Result<(), VmError> {
+        let unpacked = self.unpacked.get();
+        if unpacked > RATIO_FROM && unpacked / self.bounds.ratio.max(1) > self.packed.get() {
             return Err(VmError::Exhausted(format!(
                 "the archive unpacks to more than {} times its size: that is a bomb, not an image",
                 self.bounds.ratio
@@ -304,6 +311,7 @@ impl Unpacking<'_> {
         if target.is_empty() || target.len() > self.bounds.path_bytes || target.contains(&0) {
             return Err(refused(path, "is a link to nothing, or to a target that is too long"));
         }
+        self.count(path, &target)?;
         let (parent, name) = self.parent(path)?;
         self.make_room(&parent, name, path)?;
         rustix::fs::symlinkat(target.as_slice(), &parent, name).map_err(|errno| write_failed(errno.into(), path))?;
@@ -313,6 +321,7 @@ impl Unpacking<'_> {
 
     /// Only to a file that this archive brought: a link to anything else would lead out of it.
     fn hard_link(&mut self, path: &str, target: &str) -> Result<(), VmError> {
+        self.count(path, b"")?;
         let Some(Node::File { mode, size, hash }) = self.tree.get(target) else {
             return Err(refused(path, &format!("is a hard link to {target:?}, which is no file that stands before it")));
         };
@@ -338,7 +347,9 @@ impl Unpacking<'_> {
     }
 
     fn finish(mut self) -> Result<Unpacked, VmError> {
-        for (path, mode) in self.folders.iter().rev() {
+        // Folders get their permissions last: one without write permission is filled before.
+        for (path, node) in self.tree.iter().rev() {
+            let Node::Folder { mode } = node else { continue };
             let folder = open_below(&self.root, path).map_err(|errno| through(errno, path))?;
             // The owner can always enter and write: the server deletes it one day.
             rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode | 0o700)).map_err(|errno| write_failed(errno.into(), path))?;
@@ -356,38 +367,10 @@ impl Unpacking<'_> {
             }
         }
         self.done.digest = hex(&hash.finalize());
+        self.done.entries = self.tree.len() as u64;
         rustix::fs::syncfs(&self.root).map_err(|errno| write_failed(errno.into(), "the image"))?;
         Ok(self.done)
     }
-}
-
-fn extension<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Vec<u8>, VmError> {
-    let mut bytes = Vec::new();
-    entry.take(EXTENSION_BYTES + 1).read_to_end(&mut bytes).map_err(|error| broken(&error))?;
-    if bytes.len() as u64 > EXTENSION_BYTES {
-        return Err(VmError::Exhausted(format!("the archive has a name or header of more than {EXTENSION_BYTES} bytes")));
-    }
-    while bytes.last() == Some(&0) {
-        bytes.pop();
-    }
-    Ok(bytes)
-}
-
-fn pax(bytes: &[u8], extended: &mut Extended) -> Result<(), VmError> {
-    for record in tar::PaxExtensions::new(bytes) {
-        let record = record.map_err(|error| broken(&error))?;
-        match record.key_bytes() {
-            b"path" => extended.path = Some(record.value_bytes().to_vec()),
-            b"linkpath" => extended.link = Some(record.value_bytes().to_vec()),
-            // The size in the header would no longer be true: only files above 8 GiB have this.
-            b"size" => return Err(VmError::Exhausted("the archive has a file of more than 8 GiB".into())),
-            key if key.starts_with(b"GNU.sparse") => {
-                return Err(VmError::Invalid("the archive has sparse files: repack it without --sparse".into()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn open_below(root: &OwnedFd, path: &str) -> rustix::io::Result<OwnedFd> {
@@ -397,10 +380,6 @@ fn open_below(root: &OwnedFd, path: &str) -> rustix::io::Result<OwnedFd> {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn broken(error: &io::Error) -> VmError {
-    VmError::Invalid(format!("the archive cannot be read: {error}"))
 }
 
 fn refused(path: &str, why: &str) -> VmError {

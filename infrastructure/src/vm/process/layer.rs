@@ -2,15 +2,18 @@
 //!
 //! Place: `create` fills it, `start` checks it. Rule: after the first start its content is the sandbox's own and not to be trusted: before a
 //! mount goes onto a name in it, each part of that name is made sure to be a folder, never a link. All of it belongs to the sandbox's user.
-//! Images are copied, not shared by an overlay: bubblewrap of Debian 12 has none, and a kernel without overlays in user namespaces is
-//! served the same way. The copy shares blocks where the file system can (`copy_file_range`).
+//! Images are copied ([`copy`]), not shared by an overlay: bubblewrap of Debian 12 has none, and a kernel without overlays in user
+//! namespaces is served the same way.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+mod copy;
+
 use crate::vm::VmError;
+use copy::Copying;
 
 /// Folders of the host that every program needs, and the certificates of authorities; never a key.
 const HOST_FOLDERS: [&str; 5] = ["/usr", "/etc/alternatives", "/etc/ssl/certs", "/etc/pki/ca-trust", "/etc/pki/tls/certs"];
@@ -29,9 +32,6 @@ const HOST_FILES: [&str; 10] = [
     "host.conf",
     "debian_version",
 ];
-/// Deeper folders are no root filesystem.
-const MAX_DEPTH: usize = 128;
-
 /// A folder of the host that shows read-only in the sandbox under the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HostFolder(pub(super) PathBuf);
@@ -75,44 +75,18 @@ fn names(root: &Path) -> io::Result<()> {
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")
 }
 
-/// Copies a root filesystem (or a snapshot's) into an empty folder. Devices, sockets and pipes are left out.
+/// Copies a root filesystem (or a snapshot's) into an empty folder, and writes `budget` bytes at most. Devices, sockets and pipes are left
+/// out.
 ///
 /// # Errors
-/// [`VmError::NotFound`] without it; [`VmError::Invalid`] when it nests without an end.
-pub(super) fn fill_from_folder(from: &Path, root: &Path, user: Option<u32>) -> Result<(), VmError> {
+/// [`VmError::NotFound`] without it; [`VmError::Invalid`] when it nests without an end; [`VmError::Exhausted`] beyond the budget.
+pub(super) fn fill_from_folder(from: &Path, root: &Path, user: Option<u32>, budget: u64) -> Result<(), VmError> {
     if !from.is_dir() {
         return Err(VmError::NotFound(format!("there is no root filesystem {}", from.display())));
     }
-    copy(from, root, user, 0)?;
+    Copying::new(user, budget).folder(from, root, 0)?;
     for folder in ["proc", "dev", "run", "tmp", "etc"] {
         folder_at(root, Path::new(folder), user)?;
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path, user: Option<u32>, depth: usize) -> Result<(), VmError> {
-    let told = |what: &Path, source| VmError::Io { what: format!("copying {}", what.display()), source };
-    if depth > MAX_DEPTH {
-        return Err(VmError::Invalid(format!("{} has folders nested deeper than {MAX_DEPTH}", from.display())));
-    }
-    for entry in fs::read_dir(from).map_err(|e| told(from, e))? {
-        let path = entry.map_err(|e| told(from, e))?.path();
-        let about = fs::symlink_metadata(&path).map_err(|e| told(&path, e))?;
-        let kind = about.file_type();
-        let target = to.join(path.file_name().unwrap_or_default());
-        let done = if kind.is_dir() {
-            fs::create_dir(&target).map_err(|e| told(&target, e))?;
-            copy(&path, &target, user, depth + 1)?;
-            fs::set_permissions(&target, fs::Permissions::from_mode(about.mode() & 0o1777 | 0o700))
-        } else if kind.is_symlink() {
-            fs::read_link(&path).and_then(|link| symlink(link, &target))
-        } else if kind.is_file() {
-            fs::copy(&path, &target).and_then(|_| fs::set_permissions(&target, fs::Permissions::from_mode(about.mode() & 0o777)))
-        } else {
-            debug_assert!(kind.is_block_device() || kind.is_char_device() || kind.is_fifo() || kind.is_socket());
-            continue;
-        };
-        done.and_then(|()| give(&target, user)).map_err(|e| told(&path, e))?;
     }
     Ok(())
 }
@@ -177,6 +151,8 @@ pub(super) fn file_at(root: &Path, below: &Path, content: &[u8], user: Option<u3
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]
@@ -200,9 +176,9 @@ mod tests {
         fs::write(from.path().join("bin/run"), "#!").unwrap();
         fs::set_permissions(from.path().join("bin/run"), fs::Permissions::from_mode(0o4755)).unwrap();
         symlink("/etc/shadow", from.path().join("link")).unwrap();
-        fill_from_folder(from.path(), to.path(), None).unwrap();
+        fill_from_folder(from.path(), to.path(), None, 1 << 20).unwrap();
         assert_eq!(fs::metadata(to.path().join("bin/run")).unwrap().mode() & 0o7777, 0o755, "set-user-id is dropped");
         assert_eq!(fs::read_link(to.path().join("link")).unwrap(), Path::new("/etc/shadow"));
-        assert!(matches!(fill_from_folder(Path::new("/no/such"), to.path(), None), Err(VmError::NotFound(_))));
+        assert!(matches!(fill_from_folder(Path::new("/no/such"), to.path(), None, 1 << 20), Err(VmError::NotFound(_))));
     }
 }

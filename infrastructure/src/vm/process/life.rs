@@ -109,10 +109,16 @@ fn fill(id: &SandboxId, spec: &Spec, root: &Path) -> Result<Record, VmError> {
         Source::Image(name) => {
             return Err(VmError::NotFound(format!("the process engine has no images of its own: import {name:?} first")));
         }
-        Source::RootFs(folder) => layer::fill_from_folder(folder, root, user)?,
+        Source::RootFs(folder) => {
+            // A folder that is not there is told by the copy.
+            let base = disk::bytes_of(folder).unwrap_or(0);
+            layer::fill_from_folder(folder, root, user, base.saturating_add(spec.limits.disk_bytes))?;
+        }
         Source::Snapshot(folder) => {
-            host = Record::read(folder).map_err(|e| VmError::NotFound(format!("no snapshot of the process engine: {e}")))?.host;
-            layer::fill_from_folder(&folder.join("root"), root, user)?;
+            let taken = Record::read(folder).map_err(|e| VmError::NotFound(format!("no snapshot of the process engine: {e}")))?;
+            host = taken.host;
+            let budget = taken.base_bytes.saturating_add(taken.limits.disk_bytes.max(spec.limits.disk_bytes));
+            layer::fill_from_folder(&folder.join("root"), root, user, budget)?;
         }
     }
     if let Some(user) = user {
@@ -359,7 +365,7 @@ pub(super) fn snapshot(home: &Path, folder: &Path) -> Result<(), VmError> {
     let record = Record::read(home)?;
     let root = folder.join("root");
     fs::create_dir(&root).map_err(told)?;
-    layer::fill_from_folder(&home.join("root"), &root, None)?;
+    layer::fill_from_folder(&home.join("root"), &root, None, record.base_bytes.saturating_add(record.limits.disk_bytes))?;
     // Last: a folder without it is no snapshot.
     record.write(folder).map_err(told)
 }

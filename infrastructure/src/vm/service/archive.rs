@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
 use super::super::bridge::Bridge;
+use super::super::image::headers::{Extended, broken};
 use super::super::image::pack::Exactly;
 use super::super::{FileKind, VmError};
 use super::{Sandboxes, check};
@@ -47,7 +48,8 @@ impl Sandboxes {
     /// What was written before an error stays.
     ///
     /// # Errors
-    /// [`VmError::Invalid`] for a bad archive, and as [`Sandboxes::write_file`].
+    /// [`VmError::Invalid`] for a bad archive, or one that stops coming; [`VmError::Exhausted`] with too many under way; and as
+    /// [`Sandboxes::write_file`].
     pub async fn upload(
         &self,
         tenant: &Tenant,
@@ -57,10 +59,14 @@ impl Sandboxes {
     ) -> Result<Uploaded, VmError> {
         check::path(folder)?;
         self.inner.entry(tenant, id)?;
+        let place = self.inner.places.take(tenant)?;
         let (files, mut incoming) = mpsc::channel::<Incoming>(1);
         let base = folder.trim_end_matches('/').to_owned();
-        let bridge = Bridge::new(archive);
-        let reading = tokio::task::spawn_blocking(move || read_archive(bridge, &base, &files));
+        let bridge = Bridge::new(archive, self.inner.config.archive_stall);
+        let reading = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            read_archive(bridge, &base, &files)
+        });
         let mut uploaded = Uploaded::default();
         let mut failed = None;
         while let Some(file) = incoming.recv().await {
@@ -90,7 +96,8 @@ impl Sandboxes {
     /// Writes the files below `folder` as a `.tar` stream, names relative to it. Links and devices are left out.
     ///
     /// # Errors
-    /// As [`Sandboxes::read_file`]; [`VmError::Exhausted`] beyond 100,000 files, 10,000 entries of a folder, or 64 levels.
+    /// As [`Sandboxes::read_file`]; [`VmError::Exhausted`] beyond 100,000 files, 10,000 entries of a folder, or 64 levels, and with too many archives
+    /// under way; [`VmError::Io`] when the receiver takes nothing for 30 s.
     pub async fn download(
         &self,
         tenant: &Tenant,
@@ -103,8 +110,10 @@ impl Sandboxes {
         self.list_folder(tenant, id, folder, 1).await?;
         let (service, tenant, id, folder) = (self.clone(), tenant.clone(), id.to_owned(), folder.trim_end_matches('/').to_owned());
         let runtime = tokio::runtime::Handle::current();
+        let place = self.inner.places.take(&tenant)?;
         let packing = tokio::task::spawn_blocking(move || {
-            let mut builder = tar::Builder::new(Bridge::new(out));
+            let _place = place;
+            let mut builder = tar::Builder::new(Bridge::new(out, service.inner.config.archive_stall));
             let mut packing = Packing { service: &service, tenant: &tenant, id: &id, runtime: &runtime, files: 0 };
             packing.folder(&mut builder, &folder, Path::new(""), 0)?;
             let mut out = builder.into_inner().map_err(|error| sending(&error))?;
@@ -119,22 +128,25 @@ fn sending(error: &io::Error) -> VmError {
 }
 
 fn read_archive(archive: impl Read, base: &str, files: &mpsc::Sender<Incoming>) -> Result<u64, VmError> {
-    let broken = |error: io::Error| VmError::Invalid(format!("the archive cannot be read: {error}"));
     let mut archive = tar::Archive::new(archive);
-    let (mut skipped, mut count) = (0, 0);
-    for entry in archive.entries().map_err(broken)? {
-        let mut entry = entry.map_err(broken)?;
+    let (mut skipped, mut count, mut extended) = (0, 0, Extended::default());
+    for entry in archive.entries().map_err(|error| broken(&error))?.raw(true) {
+        let mut entry = entry.map_err(|error| broken(&error))?;
+        if extended.read(&mut entry)? {
+            continue;
+        }
         count += 1;
         if count > MOST_FILES {
             return Err(VmError::Exhausted(format!("the archive has more than {MOST_FILES} entries")));
         }
         let header = entry.header();
+        let (name, _) = extended.take(header);
         if !matches!(header.entry_type(), tar::EntryType::Regular | tar::EntryType::Continuous) {
             skipped += u64::from(header.entry_type() != tar::EntryType::Directory);
             continue;
         }
-        let mode = header.mode().map_err(broken)?;
-        let path = inner_path(base, &entry.path_bytes())?;
+        let mode = header.mode().map_err(|error| broken(&error))?;
+        let path = inner_path(base, &name)?;
         let size = entry.size();
         let (pieces, content) = mpsc::channel(4);
         if files.blocking_send(Incoming { path, mode, size, content }).is_err() {
@@ -230,7 +242,7 @@ impl Packing<'_> {
             Err(error) => return Err(error),
         };
         let mut header = header(tar::EntryType::Regular, mode, size);
-        let content = Exactly { inner: Bridge::new(content), left: size };
+        let content = Exactly { inner: Bridge::new(content, self.service.inner.config.archive_stall), left: size };
         builder.append_data(&mut header, inner, content).map_err(|error| sending(&error))
     }
 }

@@ -1,9 +1,11 @@
 //! What the operator sets.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::super::bridge::Pace;
 use super::super::image::unpack::Bounds;
 use super::super::spec::Limits;
 use super::super::tools::ToolsConfig;
@@ -63,6 +65,14 @@ pub struct ServiceConfig {
     pub logs_kept: usize,
     /// Events kept, for each sandbox.
     pub events_kept: usize,
+    /// Archives that come or go at once, of one tenant.
+    pub archives_per_tenant: usize,
+    /// Archives that come or go at once. Each holds a thread that may block; the runtime has 512.
+    pub archives_at_once: usize,
+    /// How long an archive's sender or receiver may be silent.
+    pub archive_stall: Duration,
+    /// How fast an image must come: there are few places for imports.
+    pub import_pace: Pace,
 }
 
 impl Default for ServiceConfig {
@@ -83,6 +93,10 @@ impl Default for ServiceConfig {
             log_bytes: 64 << 10,
             logs_kept: 64,
             events_kept: 256,
+            archives_per_tenant: 4,
+            archives_at_once: 64,
+            archive_stall: Duration::from_secs(30),
+            import_pace: Pace { bytes_per_s: 64 << 10, grace: Duration::from_secs(60), whole: Duration::from_secs(3_600) },
         }
     }
 }

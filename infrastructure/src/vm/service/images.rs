@@ -17,7 +17,7 @@ impl Sandboxes {
     /// Imports a `.tar` or `.tar.gz` stream; `shared` makes it everybody's (the face asks for the right to that).
     ///
     /// # Errors
-    /// [`VmError::Invalid`], [`VmError::Exhausted`], [`VmError::Io`]; nothing stays behind.
+    /// [`VmError::Invalid`] (an archive that stops coming too), [`VmError::Exhausted`], [`VmError::Io`]; nothing stays behind.
     pub async fn import_image(
         &self,
         tenant: &Tenant,
@@ -26,9 +26,10 @@ impl Sandboxes {
         archive: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Image, VmError> {
         let (inner, owner, name) = (Arc::clone(&self.inner), (!shared).then(|| tenant.clone()), name.to_owned());
-        let _place = self.importing()?;
-        let archive = Bridge::new(archive);
+        let held = (self.importing()?, self.inner.places.take(tenant)?);
+        let archive = Bridge::new(archive, self.inner.config.archive_stall).paced(self.inner.config.import_pace);
         blocking("importing the image", move || {
+            let _held = held;
             let used = |digest: &str| inner.uses_image(digest);
             inner.images.import(owner.as_ref(), &name, archive, &used)
         })
@@ -41,8 +42,9 @@ impl Sandboxes {
     /// As [`Sandboxes::import_image`].
     pub async fn import_rootfs(&self, tenant: &Tenant, name: &str, shared: bool, path: &Path) -> Result<Image, VmError> {
         let (inner, owner, name, path) = (Arc::clone(&self.inner), (!shared).then(|| tenant.clone()), name.to_owned(), path.to_owned());
-        let _place = self.importing()?;
+        let place = self.importing()?;
         blocking("importing the image", move || {
+            let _place = place;
             let Source::RootFs(path) = check::rootfs(&path, &inner.config.rootfs_folders)? else {
                 return Err(VmError::Invalid("the path names no root filesystem".into()));
             };
@@ -56,8 +58,11 @@ impl Sandboxes {
         .await
     }
 
-    fn importing(&self) -> Result<tokio::sync::SemaphorePermit<'_>, VmError> {
-        self.inner.imports.try_acquire().map_err(|_| VmError::Exhausted("other images are being imported: try again in a moment".into()))
+    /// Goes to the thread that imports: it works on when the caller goes away.
+    fn importing(&self) -> Result<tokio::sync::OwnedSemaphorePermit, VmError> {
+        Arc::clone(&self.inner.imports)
+            .try_acquire_owned()
+            .map_err(|_| VmError::Exhausted("other images are being imported: try again in a moment".into()))
     }
 
     /// The tenant's images and the shared ones.
@@ -90,7 +95,8 @@ impl Sandboxes {
     /// Writes an image as `.tar`, or `.tar.gz` when `gzip`.
     ///
     /// # Errors
-    /// [`VmError::NotFound`]; [`VmError::Io`] when the receiver went away.
+    /// [`VmError::NotFound`]; [`VmError::Exhausted`] with too many archives under way; [`VmError::Io`] when the receiver went away, or takes
+    /// nothing for 30 s.
     pub async fn export_image(
         &self,
         tenant: &Tenant,
@@ -99,8 +105,10 @@ impl Sandboxes {
         out: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), VmError> {
         let (inner, tenant, name) = (Arc::clone(&self.inner), tenant.clone(), name.to_owned());
-        let mut out = Bridge::new(out);
+        let place = self.inner.places.take(&tenant)?;
+        let mut out = Bridge::new(out, self.inner.config.archive_stall);
         blocking("exporting the image", move || {
+            let _place = place;
             inner.images.export(&tenant, &name, gzip, &mut out)?;
             let end = out.flush().and_then(|()| out.shutdown());
             end.map_err(|source| VmError::Io { what: "sending the image".into(), source })

@@ -1,9 +1,9 @@
 //! Opening the service: what an earlier run left is adopted or reaped.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +16,7 @@ use super::super::remove::remove_tree;
 use super::super::tools::Tools;
 use super::super::{Condition, Engine, SandboxId, VmError, disk};
 use super::events::{EventKind, Journal};
+use super::places::Places;
 use super::record::Store;
 use super::{Entry, Inner, QUICK, SLOW, Sandboxes, ServiceConfig, Status, blocking, lifetime, locked, within};
 use crate::state::Documents;
@@ -50,6 +51,7 @@ impl Sandboxes {
         let tools = config.tools.clone().map(Tools::open).transpose()?;
         let engines: std::collections::BTreeMap<_, _> = engines.into_iter().map(|engine| (engine.name(), engine)).collect();
         let capable: HashMap<_, _> = engines.keys().map(|name| (*name, OnceCell::new())).collect();
+        let places = Places::new(config.archives_per_tenant, config.archives_at_once);
         let inner = Arc::new(Inner {
             config,
             engines,
@@ -61,7 +63,8 @@ impl Sandboxes {
             table: Mutex::default(),
             snapshots: Mutex::default(),
             journal: Journal::new(),
-            imports: Semaphore::new(IMPORTS),
+            imports: Arc::new(Semaphore::new(IMPORTS)),
+            places,
             _lock: lock,
         });
         inner.recover().await?;
@@ -75,7 +78,7 @@ fn own(folder: &Path) -> Result<(std::path::PathBuf, std::fs::File), VmError> {
     let failed = |path: &Path, source| VmError::Io { what: format!("opening {}", path.display()), source };
     for part in ["", "homes", "logs", "snapshots"] {
         let path = folder.join(part);
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| failed(&path, source))?;
+        disk::private_folder(&path).map_err(|source| failed(&path, source))?;
     }
     let folder = folder.canonicalize().map_err(|source| failed(folder, source))?;
     let path = folder.join("lock");
