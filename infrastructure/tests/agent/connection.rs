@@ -42,7 +42,7 @@ async fn shutting_down_asks_first_and_kills_then() {
     assert!(matches!(asked.output.recv().await, Some(Ok(ExecOutput::Stdout(_)))));
     let Some(Ok(ExecOutput::Stdout(pid))) = deaf.output.recv().await else { panic!("its number comes first") };
     let pid = String::from_utf8(pid.to_vec()).unwrap();
-    agent.shutdown(Duration::from_millis(500)).await.unwrap();
+    agent.shutdown(Duration::from_secs(5)).await.unwrap();
     assert_eq!(crate::whole(asked).await.status.code, 3);
     agent.over().await;
     assert!(guest.wait().success());
