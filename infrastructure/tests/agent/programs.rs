@@ -128,7 +128,13 @@ async fn a_terminal_has_a_size_and_signals() {
     let spec = ExecSpec { tty: Some(TtySize { rows: 10, columns: 20 }), ..shell("echo ready; sleep 1000") };
     let mut exec = agent.exec(spec).await.unwrap();
     assert!(matches!(exec.output.recv().await, Some(Ok(ExecOutput::Stdout(_)))));
-    exec.input.send(ExecInput::Stdin(Bytes::from_static(&[3]))).await.unwrap();
+    // Again and again: a shell that is just starting `sleep` keeps the signal to itself until that ends.
+    let typing = exec.input.clone();
+    tokio::spawn(async move {
+        while typing.send(ExecInput::Stdin(Bytes::from_static(&[3]))).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
     assert_eq!(whole(exec).await.status.signal, Some(2), "Ctrl-C is the terminal's interrupt");
 }
 
