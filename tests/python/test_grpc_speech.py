@@ -28,6 +28,9 @@ def transcribe(speech, messages, server):
     async def run(samples: bytes, *, chunk: int = 32_000, token: str | None = None, **config):
         async def requests():
             yield messages.TranscribeRequest(config=messages.TranscribeConfig(**config))
+            if not samples:
+                # grpc.aio makes "Internal error from Core" of a refusal that arrives while it writes, be it the end alone.
+                await asyncio.sleep(PATIENCE_S)
             for start in range(0, len(samples), chunk):
                 yield messages.TranscribeRequest(audio=samples[start : start + chunk])
 

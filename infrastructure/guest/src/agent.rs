@@ -203,7 +203,15 @@ impl Agent {
             self.asked = true;
             self.signal_all(rustix::process::Signal::TERM);
         }
-        let alone = matches!(wait(WaitOptions::NOHANG), Err(rustix::io::Errno::CHILD));
+        let alone = match wait(WaitOptions::NOHANG) {
+            Err(rustix::io::Errno::CHILD) => true,
+            // It ended since the last look: whoever waits for it is told in the next turn.
+            Ok(Some((pid, status))) => {
+                self.connections.values_mut().any(|connection| connection.reaped(pid, status));
+                false
+            }
+            _ => false,
+        };
         let sent = self.connections.values().all(Connection::is_flushed);
         (alone && sent) || now >= deadline
     }

@@ -128,7 +128,7 @@ async fn a_terminal_has_a_size_and_signals() {
     let spec = ExecSpec { tty: Some(TtySize { rows: 10, columns: 20 }), ..shell("echo ready; sleep 1000") };
     let mut exec = agent.exec(spec).await.unwrap();
     assert!(matches!(exec.output.recv().await, Some(Ok(ExecOutput::Stdout(_)))));
-    // Again and again: a shell that is just starting `sleep` keeps the signal to itself until that ends.
+    // Again and again: while dash starts a program (by vfork) it loses signals.
     let typing = exec.input.clone();
     tokio::spawn(async move {
         while typing.send(ExecInput::Stdin(Bytes::from_static(&[3]))).await.is_ok() {
