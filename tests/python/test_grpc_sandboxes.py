@@ -229,3 +229,16 @@ async def test_a_hostile_image_is_refused(stub, pb, writer):
     code, words = await refused(stub.ImportImage(pieces(), metadata=writer, timeout=PATIENCE_S))
     assert code == grpc.StatusCode.INVALID_ARGUMENT and "symbolic link" in words
     assert "hostile" not in [image.name for image in (await stub.ListImages(pb.ListImagesRequest(), metadata=writer)).images]
+
+
+async def test_what_all_tenants_share_is_changed_by_the_operator_alone(stub, pb, server):
+    admin = token(server, "sandboxes:read", "sandboxes:write", "keys:admin", tenant="other")
+
+    async def requests():
+        yield pb.ImportImageRequest(target=pb.ImportImageTarget(name="common", shared=True))
+        await asyncio.sleep(4 * PATIENCE_S)
+
+    for call in (stub.ImportImage(requests(), metadata=admin), stub.DeleteImage(pb.DeleteImageRequest(name="common", shared=True), metadata=admin)):
+        code, words = await refused(call)
+        assert code == grpc.StatusCode.PERMISSION_DENIED and "operator" in words, words
+    assert not (await stub.ListImages(pb.ListImagesRequest(), metadata=admin)).images

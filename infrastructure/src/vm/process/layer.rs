@@ -32,6 +32,7 @@ const HOST_FILES: [&str; 10] = [
     "host.conf",
     "debian_version",
 ];
+
 /// A folder of the host that shows read-only in the sandbox under the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HostFolder(pub(super) PathBuf);
