@@ -12,6 +12,7 @@ const run = promisify(execFile);
 let server;
 let key;
 let other;
+let clerk;
 
 before(async () => {
   if (auralinkOnly) return;
@@ -22,6 +23,7 @@ before(async () => {
   const make = async (tenant, scopes) => (await run(prepared.binary, ['keys', 'create', '--name', tenant, '--tenant', tenant, '--scopes', scopes], { env })).stdout.trim();
   key = await make('acme', 'jobs:read,jobs:write,files:read,files:write');
   other = await make('other', 'jobs:read,jobs:write');
+  clerk = await make('acme', 'jobs:read,jobs:write');
 });
 after(() => server?.stop());
 
@@ -74,4 +76,12 @@ test('what cannot be done is refused when it is written', only, async () => {
   // Its own scopes are the work's too.
   await refused({ cron: '@daily', work: { kind: 'files.pipeline', at: { store: 'local' } } }, 403, /files:read/, other);
   assert.equal((await ask('PUT', `/api/v1/schedules/${'x'.repeat(200)}`, { cron: '@daily', work: check })).status, 400);
+});
+
+test('who may not do the work may not have it done again', only, async () => {
+  const started = await ask('POST', '/api/v1/files/pipelines', { store: 'local', path: '' });
+  assert.equal(started.status, 202, started.text);
+  const again = await ask('POST', `/api/v1/jobs/${started.json.job_id}/retry`, undefined, clerk);
+  assert.equal(again.status, 403, again.text);
+  assert.match(again.json.error.message, /files:write/);
 });
