@@ -37,7 +37,7 @@ page_tests() { (cd server/web && npm run --silent test); }
 
 if stage "set-up" scripts/setup.sh test; then
   stage "lint" "${make[@]}" lint
-  stage "Rust tests" cargo test ${CARGO_FLAGS:-} --workspace
+  stage "Rust tests" cargo test ${CARGO_FLAGS:-} --workspace --no-fail-fast
   stage "page tests" page_tests
   if stage "build" "${make[@]}" build; then
     stage "end to end" scripts/e2e.sh

@@ -78,9 +78,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_in_its_session() {
-        let session_of_mine = rustix::process::getsid(None).unwrap();
-        assert!(session(session_of_mine.as_raw_nonzero().get()).contains(&rustix::process::getpid()));
+    fn a_session_is_found_by_its_leader() {
+        // A session begun here: this process's own may be led from outside its process namespace, where it has no number.
+        let mut command = std::process::Command::new("sleep");
+        command.arg("60");
+        let mut leader = crate::agent::sys::spawn_in_session(&mut command, false).unwrap();
+        let members = session(leader.id() as i32);
+        leader.kill().unwrap();
+        leader.wait().unwrap();
+        assert_eq!(members, [Pid::from_child(&leader)]);
     }
 
     #[test]
