@@ -3,6 +3,7 @@
 //! Place: gRPC (`grpc::sandboxes`) and REST (`api::sandboxes`) stand on it; [`Service`] below does the work. Rule: faces check the scope, and
 //! pass the caller's tenant; nothing here takes a tenant from a request.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use auralink_infrastructure::vm::agent::guest_binary;
 use auralink_infrastructure::vm::container::{ContainerEngine, Flavour, Settings};
 use auralink_infrastructure::vm::firecracker::{FirecrackerConfig, FirecrackerEngine, Jailer};
 use auralink_infrastructure::vm::image::unpack::Bounds;
+use auralink_infrastructure::vm::network::NetworkConfig as Networks;
 use auralink_infrastructure::vm::process::{ProcessConfig, ProcessEngine};
 use auralink_infrastructure::vm::qemu::{QemuConfig, QemuEngine};
 use auralink_infrastructure::vm::service::{Quota, Sandboxes as Service, ServiceConfig};
@@ -32,6 +34,10 @@ pub struct SandboxesConfig {
     pub engines: Vec<String>,
     /// The engine of who names none.
     pub default_engine: String,
+    /// Usual sandboxes (the host's programs, no network) of the engine `process` that are made before they are asked for; 0 to 16.
+    pub spares: usize,
+    /// Networks of sandboxes that have one.
+    pub network: NetworkConfig,
     /// Docker's unix socket; default: /var/run/docker.sock.
     pub docker_socket: Option<PathBuf>,
     /// Podman's unix socket; default: the one of its service.
@@ -64,6 +70,60 @@ pub struct SandboxesConfig {
     pub log_bytes: usize,
 }
 
+/// The bridge that sandboxes with a network are ports of.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// Its name.
+    pub bridge: String,
+    /// Its addresses, such as `10.213.0.0/16`: 16 to 29 bits.
+    pub subnet: String,
+    /// Name servers for sandboxes; none: this machine's, as far as sandboxes can reach them.
+    pub resolvers: Vec<Ipv4Addr>,
+    /// Private networks that allow-lists may name, such as `10.20.0.0/16`.
+    pub private: Vec<String>,
+    /// Connections of one sandbox at once.
+    pub connections: u32,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        let Networks { bridge, subnet, prefix, connections, .. } = Networks::default();
+        Self { bridge, subnet: format!("{subnet}/{prefix}"), resolvers: Vec::new(), private: Vec::new(), connections }
+    }
+}
+
+impl NetworkConfig {
+    /// # Errors
+    /// Key, value and rule of what is wrong.
+    fn networks(&self) -> Result<Networks, (&'static str, String, &'static str)> {
+        let rule = "an IPv4 network, such as 10.213.0.0/16";
+        let (subnet, prefix) = network_of(&self.subnet).ok_or(("sandboxes.network.subnet", self.subnet.clone(), rule))?;
+        let private = self.private.iter().map(|text| network_of(text).ok_or(("sandboxes.network.private", text.clone(), rule)));
+        let networks = Networks {
+            bridge: self.bridge.clone(),
+            subnet,
+            prefix,
+            resolvers: self.resolvers.iter().copied().map(IpAddr::V4).collect(),
+            private: private.collect::<Result<_, _>>()?,
+            connections: self.connections,
+            inside: None,
+        };
+        match networks.check() {
+            Ok(()) => Ok(networks),
+            Err(_) => {
+                let rule = "a bridge of 1 to 15 letters and digits, not beginning with `ala`; a network of 16 to 29 bits and none set beyond them; 1 connection or more";
+                Err(("sandboxes.network", format!("{} {} {}", self.bridge, self.subnet, self.connections), rule))
+            }
+        }
+    }
+}
+
+fn network_of(text: &str) -> Option<(Ipv4Addr, u8)> {
+    let (address, prefix) = text.split_once('/')?;
+    Some((address.parse().ok()?, prefix.parse().ok().filter(|bits| *bits <= 32)?))
+}
+
 /// How Firecracker is shut in.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +154,8 @@ impl Default for SandboxesConfig {
         Self {
             engines: vec![default_engine.clone()],
             default_engine,
+            spares: 1,
+            network: NetworkConfig::default(),
             docker_socket: None,
             podman_socket: None,
             firecracker_jailer: None,
@@ -116,8 +178,10 @@ impl Default for SandboxesConfig {
 impl SandboxesConfig {
     /// One of [`ENGINES`]; the configuration was checked against them.
     fn engine(&self, name: &str) -> Result<Arc<dyn Engine>, VmError> {
+        let network = self.network.networks().map_err(|(key, value, rule)| VmError::Invalid(format!("{key} {value:?}: {rule}")))?;
         let container = |flavour: Flavour, socket: &Option<PathBuf>| {
             let mut settings = Settings::new(flavour, guest_binary(flavour.name())?);
+            settings.network.clone_from(&network);
             settings.rootfs_limit_bytes = self.max_image_bytes;
             if let Some(socket) = socket {
                 settings.socket.clone_from(socket);
@@ -127,13 +191,13 @@ impl SandboxesConfig {
         match name {
             "docker" => container(Flavour::Docker, &self.docker_socket),
             "podman" => container(Flavour::Podman, &self.podman_socket),
-            "qemu" => Ok(Arc::new(QemuEngine::new(QemuConfig::default()))),
+            "qemu" => Ok(Arc::new(QemuEngine::new(QemuConfig { network, ..QemuConfig::default() }))),
             "firecracker" => {
                 let jailer = self.firecracker_jailer.clone();
                 let jailer = jailer.map(|told| Jailer { program: told.program, base: told.base, user: (told.uid, told.gid) });
-                Ok(Arc::new(FirecrackerEngine::new(FirecrackerConfig { jailer, ..FirecrackerConfig::default() })))
+                Ok(Arc::new(FirecrackerEngine::new(FirecrackerConfig { jailer, network, ..FirecrackerConfig::default() })))
             }
-            _ => Ok(Arc::new(ProcessEngine::new(ProcessConfig::default()))),
+            _ => Ok(Arc::new(ProcessEngine::new(ProcessConfig { guest: None, network, spares: self.spares }))),
         }
     }
 
@@ -144,6 +208,12 @@ impl SandboxesConfig {
         }
         if !self.engines.is_empty() && !self.engines.contains(&self.default_engine) {
             return Some(("sandboxes.default_engine", self.default_engine.clone(), "it is one of `sandboxes.engines`"));
+        }
+        if let Err(wrong) = self.network.networks() {
+            return Some(wrong);
+        }
+        if self.spares > 16 {
+            return Some(("sandboxes.spares", self.spares.to_string(), "0 to 16"));
         }
         if let Some(jailer) = self.firecracker_jailer.as_ref().filter(|jailer| jailer.uid == 0 || jailer.gid == 0) {
             return Some((

@@ -136,7 +136,8 @@ impl Agent {
         if sys::is_terminated() && self.setting.ending.is_none() {
             self.setting.ending = Some(now + Duration::from_secs(5));
         }
-        let unreachable = self.listeners.is_empty() && self.connections.is_empty();
+        let unowned = self.setting.options.owned && self.next > 0;
+        let unreachable = (self.listeners.is_empty() || unowned) && self.connections.is_empty();
         Ok(!unreachable && !self.is_ending(now))
     }
 

@@ -62,6 +62,11 @@ pub enum Request {
     Usage,
     /// [`Reply::Done`].
     Ping,
+    /// An agent that was begun with `--owned` no longer ends with its connection: [`Reply::Done`].
+    Keep {
+        /// The largest file that it and its programs may write from now on.
+        file_bytes: u64,
+    },
     /// Gives the sandbox an address, a route and name servers: [`Reply::Done`].
     Network(Interface),
     /// [`Reply::Done`], then everything is ended: a virtual machine powers off, elsewhere the agent exits.

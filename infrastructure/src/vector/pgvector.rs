@@ -1,11 +1,15 @@
 //! PostgreSQL with the extension pgvector (0.8 and later, for its iterative scans), by sqlx. A table for each collection in the schema
 //! `auralink_vectors`, and one that lists them; up to 2,000 dimensions have an HNSW index, larger ones are looked at one by one.
+//!
+//! What is asked most costs one round trip: the settings of a usual search are the connection's, and where a collection lies is remembered.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, QueryBuilder, Row};
+use sqlx::{AssertSqlSafe, Connection, Postgres, QueryBuilder, Row};
 use tokio::sync::OnceCell;
 
 use super::filter::Test;
@@ -20,6 +24,10 @@ const CONNECTIONS: u32 = 8;
 const MAX_INDEXED: u32 = 2_000;
 /// Candidates of a search; pgvector takes up to 1,000.
 const EF_SEARCH: usize = 100;
+/// Collections whose tables are remembered.
+const REMEMBERED: usize = 4_096;
+/// A connection that rested longer is tried before it is used: the database may have gone away.
+const TRIED_AFTER: Duration = Duration::from_secs(1);
 
 /// One at a time makes the schema, whoever starts first.
 const SCHEMA: &str = "
@@ -36,10 +44,13 @@ const SCHEMA: &str = "
 pub struct PgVector {
     pool: PgPool,
     ready: OnceCell<()>,
+    /// As last seen. A table's name is used for one collection ever, and that one's dimension and metric do not change.
+    tables: Mutex<HashMap<Address, Table>>,
     timeout: Duration,
 }
 
 /// A collection's table.
+#[derive(Debug, Clone)]
 struct Table {
     name: String,
     spec: Spec,
@@ -61,12 +72,26 @@ impl PgVector {
         let wrong =
             |_| VectorError::Unavailable { engine: NAME, reason: "its url is no postgres:// URL: correct what vectors.url names".into() };
         let options: PgConnectOptions = url.reveal().parse().map_err(wrong)?;
-        let options = options.application_name("auralink-vectors").options([("statement_timeout", timeout.as_millis().to_string())]);
+        let settings = [
+            ("statement_timeout", timeout.as_millis().to_string()),
+            ("hnsw.ef_search", EF_SEARCH.to_string()),
+            ("hnsw.iterative_scan", "strict_order".into()),
+        ];
+        let options = options.application_name("auralink-vectors").options(settings);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
+            .test_before_acquire(false)
+            .before_acquire(|connection, rested| {
+                Box::pin(async move {
+                    if rested.idle_for > TRIED_AFTER {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .acquire_timeout(timeout.min(Duration::from_secs(10)))
             .connect_lazy_with(options);
-        Ok(Self { pool, ready: OnceCell::new(), timeout })
+        Ok(Self { pool, ready: OnceCell::new(), tables: Mutex::default(), timeout })
     }
 
     /// Runs `work`, bounded in time.
@@ -86,13 +111,35 @@ impl PgVector {
         transaction.commit().await.map_err(|why| self.failed(why))
     }
 
-    async fn table(&self, connection: &mut PgConnection, address: &Address) -> Result<Table, VectorError> {
-        let sql = "SELECT id, dimension, metric FROM auralink_vectors.collections WHERE tenant = $1 AND name = $2";
-        let row = sqlx::query(sql).bind(address.tenant().as_str()).bind(address.name()).fetch_optional(connection).await;
-        match row.map_err(|why| self.failed(why))? {
-            Some(row) => self.table_of(&row),
-            None => Err(VectorError::NotFound(address.name().to_owned())),
-        }
+    /// Does `work` with a collection's table; once more when that is gone, since another server may have deleted the collection and made it anew.
+    async fn with_table<T, F>(&self, address: &Address, work: impl Fn(Table) -> F + Send + Sync) -> Result<T, VectorError>
+    where
+        F: Future<Output = Result<T, VectorError>> + Send,
+    {
+        let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        self.within(async {
+            let remembered = tables().get(address).cloned();
+            if let Some(table) = remembered {
+                match work(table).await {
+                    Err(VectorError::NotFound(_)) => _ = tables().remove(address),
+                    done => return done,
+                }
+            }
+            let sql = "SELECT id, dimension, metric FROM auralink_vectors.collections WHERE tenant = $1 AND name = $2";
+            let row = sqlx::query(sql).bind(address.tenant().as_str()).bind(address.name()).fetch_optional(&self.pool).await;
+            let Some(row) = row.map_err(|why| self.failed(why))? else { return Err(VectorError::NotFound(address.name().to_owned())) };
+            let table = self.table_of(&row)?;
+            {
+                let mut tables = tables();
+                if tables.len() >= REMEMBERED {
+                    tables.clear();
+                }
+                tables.insert(address.clone(), table.clone());
+            }
+            let gone = |why| if let VectorError::NotFound(_) = why { VectorError::NotFound(address.name().to_owned()) } else { why };
+            work(table).await.map_err(gone)
+        })
+        .await
     }
 
     fn table_of(&self, row: &PgRow) -> Result<Table, VectorError> {
@@ -105,6 +152,7 @@ impl PgVector {
         let code = why.as_database_error().and_then(|why| why.code()).unwrap_or_default().into_owned();
         let unavailable = |reason: String| VectorError::Unavailable { engine: NAME, reason };
         match (&why, code.as_str()) {
+            (_, "42P01") => VectorError::NotFound("its table".into()),
             (_, "53100") => VectorError::DiskFull { path: "PostgreSQL".into() },
             (_, "57014") => VectorError::Late { engine: NAME, after: self.timeout },
             (_, "28000" | "28P01") => unavailable(format!("it refuses the user or password: {why}")),
@@ -132,13 +180,8 @@ impl PgVector {
         })
     }
 
-    async fn nearest(&self, connection: &mut PgConnection, table: &Table, query: &Query, exact: bool) -> Result<Vec<PgRow>, VectorError> {
-        let ef = EF_SEARCH.max(query.k + query.k / 2).min(1_000);
-        let settings = match exact {
-            true => "SET LOCAL enable_indexscan = off".to_owned(),
-            false => format!("SET LOCAL hnsw.ef_search = {ef}; SET LOCAL hnsw.iterative_scan = strict_order"),
-        };
-        sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *connection).await.map_err(|why| self.failed(why))?;
+    /// The nearest, as rows; `settings`, when there are any, are those of this search alone.
+    async fn nearest(&self, table: &Table, query: &Query, settings: Option<String>) -> Result<Vec<PgRow>, VectorError> {
         let mut sql = QueryBuilder::<Postgres>::new("SELECT id, metadata::text, document, ");
         sql.push(if query.with_vectors { "embedding::real[] AS vector" } else { "NULL::real[] AS vector" });
         sql.push(format!(", (embedding {} ", table.operator()))
@@ -153,7 +196,19 @@ impl PgVector {
             .push_bind(&query.vector)
             .push("::real[]::vector LIMIT ")
             .push_bind(query.k as i64);
-        sql.build().fetch_all(connection).await.map_err(|why| self.failed(why))
+        let rows = match settings {
+            None => sql.build().fetch_all(&self.pool).await,
+            Some(settings) => {
+                async {
+                    let mut transaction = self.pool.begin_with(AssertSqlSafe(format!("BEGIN; SET LOCAL {settings}"))).await?;
+                    let rows = sql.build().fetch_all(&mut *transaction).await?;
+                    transaction.commit().await?;
+                    Ok(rows)
+                }
+                .await
+            }
+        };
+        rows.map_err(|why| self.failed(why))
     }
 }
 
@@ -270,11 +325,9 @@ impl Engine for PgVector {
     }
 
     async fn describe(&self, address: &Address) -> Result<Collection, VectorError> {
-        self.within(async {
-            let mut connection = self.pool.acquire().await.map_err(|why| self.failed(why))?;
-            let table = self.table(&mut connection, address).await?;
+        self.with_table(address, |table| async move {
             let sql = format!("SELECT count(*) FROM {}", table.name);
-            let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(|why| self.failed(why))?;
+            let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&self.pool).await.map_err(|why| self.failed(why))?;
             Ok(Collection { address: address.clone(), spec: table.spec, count: row.get::<i64, _>(0).unsigned_abs() })
         })
         .await
@@ -283,57 +336,50 @@ impl Engine for PgVector {
     async fn upsert(&self, address: &Address, mut records: Vec<Record>) -> Result<(), VectorError> {
         // Two writers that take the same rows in the same order wait for each other, and never for good.
         records.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        self.within(async {
-            let mut transaction = self.pool.begin().await.map_err(|why| self.failed(why))?;
-            let table = self.table(&mut transaction, address).await?;
+        let records = &records;
+        self.with_table(address, |table| async move {
             let mut sql = QueryBuilder::<Postgres>::new(format!("INSERT INTO {} (id, embedding, metadata, document) ", table.name));
-            sql.push_values(&records, |mut row, record| {
+            sql.push_values(records, |mut row, record| {
                 let metadata = serde_json::to_string(&record.metadata).expect("texts, finite numbers and booleans are JSON");
                 row.push_bind(&record.id).push_bind(&record.vector).push_unseparated("::real[]::vector");
                 row.push_bind(metadata).push_unseparated("::jsonb").push_bind(&record.document);
             });
             sql.push(" ON CONFLICT (id) DO UPDATE SET embedding = excluded.embedding, metadata = excluded.metadata, document = excluded.document");
-            sql.build().persistent(false).execute(&mut *transaction).await.map_err(|why| self.failed(why))?;
-            transaction.commit().await.map_err(|why| self.failed(why))
+            sql.build().persistent(false).execute(&self.pool).await.map_err(|why| self.failed(why)).map(drop)
         })
         .await
     }
 
     async fn delete(&self, address: &Address, selection: &Selection) -> Result<(), VectorError> {
-        self.within(async {
-            let mut connection = self.pool.acquire().await.map_err(|why| self.failed(why))?;
-            let table = self.table(&mut connection, address).await?;
+        self.with_table(address, |table| async move {
             let mut sql = QueryBuilder::<Postgres>::new(format!("DELETE FROM {} WHERE ", table.name));
             match selection {
                 Selection::Ids(ids) => _ = sql.push("id = ANY (").push_bind(ids).push(")"),
                 Selection::Filter(filter) => condition(&mut sql, filter),
             }
-            sql.build().persistent(false).execute(&mut *connection).await.map_err(|why| self.failed(why)).map(drop)
+            sql.build().persistent(false).execute(&self.pool).await.map_err(|why| self.failed(why)).map(drop)
         })
         .await
     }
 
     async fn get(&self, address: &Address, ids: &[String]) -> Result<Vec<Record>, VectorError> {
-        self.within(async {
-            let mut connection = self.pool.acquire().await.map_err(|why| self.failed(why))?;
-            let table = self.table(&mut connection, address).await?;
+        self.with_table(address, |table| async move {
             let sql = format!("SELECT id, embedding::real[] AS vector, metadata::text, document FROM {} WHERE id = ANY ($1)", table.name);
-            let rows = sqlx::query(AssertSqlSafe(sql)).bind(ids).fetch_all(&mut *connection).await.map_err(|why| self.failed(why))?;
+            let rows = sqlx::query(AssertSqlSafe(sql)).bind(ids).fetch_all(&self.pool).await.map_err(|why| self.failed(why))?;
             Ok(super::in_order(ids, rows.iter().map(|row| self.record(row)).collect::<Result<_, _>>()?))
         })
         .await
     }
 
     async fn query(&self, address: &Address, query: &Query) -> Result<Vec<Match>, VectorError> {
-        self.within(async {
-            let mut transaction = self.pool.begin().await.map_err(|why| self.failed(why))?;
-            let table = self.table(&mut transaction, address).await?;
-            let mut rows = self.nearest(&mut transaction, &table, query, false).await?;
+        let ef = EF_SEARCH.max(query.k + query.k / 2).min(1_000);
+        self.with_table(address, |table| async move {
+            let wider = (ef != EF_SEARCH).then(|| format!("hnsw.ef_search = {ef}"));
+            let mut rows = self.nearest(&table, query, wider).await?;
             if rows.len() < query.k {
                 // There are no more, or the index gave up: a scan tells.
-                rows = self.nearest(&mut transaction, &table, query, true).await?;
+                rows = self.nearest(&table, query, Some("enable_indexscan = off".into())).await?;
             }
-            transaction.commit().await.map_err(|why| self.failed(why))?;
             let metric = table.spec.metric;
             let found = rows.iter().map(|row| {
                 let raw = row.get::<f64, _>("distance") as f32;
@@ -346,14 +392,12 @@ impl Engine for PgVector {
     }
 
     async fn page(&self, address: &Address, from: Option<&str>, limit: usize) -> Result<Page, VectorError> {
-        self.within(async {
-            let mut connection = self.pool.acquire().await.map_err(|why| self.failed(why))?;
-            let table = self.table(&mut connection, address).await?;
+        self.with_table(address, |table| async move {
             let sql = format!(
                 "SELECT id, embedding::real[] AS vector, metadata::text, document FROM {} WHERE $1::text IS NULL OR id > $1 COLLATE \"C\" ORDER BY id LIMIT $2",
                 table.name
             );
-            let rows = sqlx::query(AssertSqlSafe(sql)).bind(from).bind(limit as i64).fetch_all(&mut *connection).await.map_err(|why| self.failed(why))?;
+            let rows = sqlx::query(AssertSqlSafe(sql)).bind(from).bind(limit as i64).fetch_all(&self.pool).await.map_err(|why| self.failed(why))?;
             let records = rows.iter().map(|row| self.record(row)).collect::<Result<Vec<_>, _>>()?;
             let next = records.last().filter(|_| records.len() == limit).map(|record| record.id.clone());
             Ok(Page { records, next })

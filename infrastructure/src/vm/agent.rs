@@ -145,6 +145,14 @@ impl Agent {
         self.done(&Request::Ping, "asking the sandbox's agent for a sign of life").await
     }
 
+    /// Has an agent that was begun with `--owned` outlive this connection, and write no file larger than that.
+    ///
+    /// # Errors
+    /// [`VmError::Ended`] and [`VmError::Late`].
+    pub async fn keep(&self, file_bytes: u64) -> Result<(), VmError> {
+        self.done(&Request::Keep { file_bytes }, "taking a sandbox that was made before").await
+    }
+
     /// Mixes fresh random bytes into the sandbox's generator and sets its clock: after a snapshot was begun from, without fail. True when its
     /// kernel used them at once.
     ///

@@ -16,6 +16,7 @@ mod fault;
 mod files;
 mod flavour;
 mod image;
+mod network;
 mod usage;
 mod watch;
 
@@ -35,6 +36,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 pub use flavour::Flavour;
 
+use super::network::NetworkConfig;
 use super::{Capabilities, Condition, Engine, Exec, ExecSpec, FileEntry, SandboxId, Spec, Stream, Usage, VmError};
 
 /// Where the agent is in every container.
@@ -60,8 +62,10 @@ pub struct Settings {
     pub socket: PathBuf,
     /// The static guest agent on this machine, as the daemon sees it too.
     pub guest: PathBuf,
-    /// The engine's network for sandboxes with [`super::Network::Nat`]. None: they are refused, because the engine's default bridge reaches this
-    /// machine and its private networks, which a sandbox must not; name one whose firewall sees to that.
+    /// Networks beside none, by this server's own bridge and firewall: the engine's default bridge reaches this machine and its private
+    /// networks, which a sandbox must not.
+    pub network: NetworkConfig,
+    /// A network of the engine's to be used for [`super::Network::Nat`] instead, one whose firewall sees to that.
     pub nat_network: Option<String>,
     /// The runtime of sandboxes that name none; empty: the engine's own. gVisor is one: the name that the daemon knows `runsc` by.
     pub runtime: String,
@@ -70,9 +74,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// With the flavour's usual socket, no network and at most 16 GiB in a root filesystem.
+    /// With the flavour's usual socket and at most 16 GiB in a root filesystem.
     pub fn new(flavour: Flavour, guest: PathBuf) -> Self {
-        Self { flavour, socket: flavour.usual_socket(), guest, nat_network: None, runtime: String::new(), rootfs_limit_bytes: 16 << 30 }
+        let (socket, network) = (flavour.usual_socket(), NetworkConfig::default());
+        Self { flavour, socket, guest, network, nat_network: None, runtime: String::new(), rootfs_limit_bytes: 16 << 30 }
     }
 }
 
@@ -190,7 +195,7 @@ impl Engine for ContainerEngine {
         self.create_container(id, spec, home).await
     }
 
-    async fn start(&self, id: &SandboxId, spec: &Spec, _home: &Path) -> Result<(), VmError> {
+    async fn start(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmError> {
         let inspected = self.inspect(id).await?;
         match condition_of(&inspected) {
             Condition::Paused => return Err(VmError::Condition { is: "paused", what: "resume it".into() }),
@@ -200,11 +205,18 @@ impl Engine for ContainerEngine {
         self.0.watches.forget(id);
         let started = self.api().await?.start_container(&container(id), None).await;
         started.map_err(|error| self.fault_of(id, error, "starting the sandbox"))?;
+        // Until its network is there nothing but the agent runs in it.
+        if let Err(error) = self.attach_network(id, spec, home).await {
+            if let Err(more) = self.stop(id, home, Duration::ZERO).await {
+                tracing::warn!(%id, %more, "a sandbox without its network could not be stopped");
+            }
+            return Err(error);
+        }
         watch::begin(self, id, spec.limits.disk_bytes);
         Ok(())
     }
 
-    async fn stop(&self, id: &SandboxId, _home: &Path, grace: Duration) -> Result<(), VmError> {
+    async fn stop(&self, id: &SandboxId, home: &Path, grace: Duration) -> Result<(), VmError> {
         if condition_of(&self.inspect(id).await?) == Condition::Paused {
             // Frozen programs hear nothing.
             self.api()
@@ -216,7 +228,9 @@ impl Engine for ContainerEngine {
         let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::default().t(seconds).build();
         let patient = self.api().await?.clone().with_timeout(grace.saturating_add(CALL));
-        patient.stop_container(&container(id), Some(options)).await.map_err(|error| self.fault_of(id, error, "stopping the sandbox"))
+        let stopped = patient.stop_container(&container(id), Some(options)).await;
+        stopped.map_err(|error| self.fault_of(id, error, "stopping the sandbox"))?;
+        self.detach_network(id, home).await
     }
 
     async fn pause(&self, id: &SandboxId, _home: &Path) -> Result<(), VmError> {
@@ -245,7 +259,7 @@ impl Engine for ContainerEngine {
         self.export(id, folder).await
     }
 
-    async fn delete(&self, id: &SandboxId, _home: &Path) -> Result<(), VmError> {
+    async fn delete(&self, id: &SandboxId, home: &Path) -> Result<(), VmError> {
         let image = match self.inspect(id).await {
             Ok(inspected) => inspected.config.and_then(|c| c.image),
             Err(VmError::NotFound(_)) => None,
@@ -253,6 +267,7 @@ impl Engine for ContainerEngine {
         };
         self.remove(id).await?;
         self.0.watches.forget(id);
+        self.detach_network(id, home).await?;
         match image {
             Some(image) => self.release_image(&image).await,
             None => Ok(()),

@@ -1,6 +1,7 @@
 //! What sandboxes can reach: nothing, the world, or a list of destinations.
 //!
-//! Place: the process engine attaches a network namespace, the engines of virtual machines a TAP device; both are ports of one bridge.
+//! Place: the process engine attaches a network namespace, those of containers the namespace that a container has, the engines of virtual
+//! machines a TAP device; all are ports of one bridge.
 //! Rule: a port reaches what its chain of nftables says and nothing else: not this machine (whatever its address), not its private,
 //! link-local or metadata networks, not another sandbox, and not under another port's address. IPv4 alone: IPv6 is dropped.
 //!
@@ -39,6 +40,8 @@ pub struct NetworkConfig {
     pub resolvers: Vec<IpAddr>,
     /// Networks that allow-lists may name although they are private: none by default, since the lists come from tenants.
     pub private: Vec<(Ipv4Addr, u8)>,
+    /// Most connections of a sandbox that this machine remembers at once; more are not begun. The machine's table of them is everybody's.
+    pub connections: u32,
     /// A network namespace to do all this in, instead of the server's own.
     pub inside: Option<PathBuf>,
 }
@@ -51,6 +54,7 @@ impl Default for NetworkConfig {
             prefix: 16,
             resolvers: Vec::new(),
             private: Vec::new(),
+            connections: 4_096,
             inside: None,
         }
     }
@@ -59,6 +63,26 @@ impl Default for NetworkConfig {
 impl NetworkConfig {
     pub(super) fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.subnet) + 1)
+    }
+
+    /// Whether it can be.
+    ///
+    /// # Errors
+    /// [`VmError::Invalid`]: what cannot.
+    pub fn check(&self) -> Result<(), VmError> {
+        let plain = |b: u8| b.is_ascii_alphanumeric();
+        if self.bridge.is_empty() || self.bridge.len() > 15 || !self.bridge.bytes().all(plain) || self.bridge.starts_with("ala") {
+            let bridge = &self.bridge;
+            return Err(VmError::Invalid(format!("the bridge {bridge:?} must be of 1 to 15 letters and digits and not begin with `ala`")));
+        }
+        if !(16..=29).contains(&self.prefix) || u32::from(self.subnet).trailing_zeros() < 32 - u32::from(self.prefix) {
+            let (subnet, prefix) = (self.subnet, self.prefix);
+            return Err(VmError::Invalid(format!("the sandboxes' network {subnet}/{prefix} must have 16 to 29 bits and none beyond them")));
+        }
+        if self.connections == 0 {
+            return Err(VmError::Invalid("a sandbox with a network needs a connection at least".into()));
+        }
+        Ok(())
     }
 
     fn table(&self) -> String {
@@ -113,15 +137,7 @@ impl Networks {
     /// # Errors
     /// [`VmError::Invalid`] for a configuration that cannot be.
     pub fn new(config: NetworkConfig, homes: &Path) -> Result<Self, VmError> {
-        let plain = |b: u8| b.is_ascii_alphanumeric();
-        if config.bridge.is_empty() || config.bridge.len() > 15 || !config.bridge.bytes().all(plain) || config.bridge.starts_with("ala") {
-            let bridge = &config.bridge;
-            return Err(VmError::Invalid(format!("the bridge {bridge:?} must be of 1 to 15 letters and digits and not begin with `ala`")));
-        }
-        if !(16..=29).contains(&config.prefix) || u32::from(config.subnet).trailing_zeros() < 32 - u32::from(config.prefix) {
-            let (subnet, prefix) = (config.subnet, config.prefix);
-            return Err(VmError::Invalid(format!("the sandboxes' network {subnet}/{prefix} must have 16 to 29 bits and none beyond them")));
-        }
+        config.check()?;
         let homes = std::fs::canonicalize(homes).unwrap_or_else(|_| homes.to_path_buf());
         let owner = Sha256::digest(homes.as_os_str().as_encoded_bytes())[..5].iter().map(|b| format!("{b:02x}")).collect();
         Ok(Self { world: World::new(config.inside.clone()), owner, config })
@@ -153,8 +169,22 @@ impl Networks {
     /// [`VmError::Unsupported`] for [`Network::None`] and for IPv6; what `ip` and `nft` said otherwise. Nothing is left then.
     pub fn attach_namespace(&self, id: &SandboxId, network: &Network) -> Result<NetworkSpace, VmError> {
         let names = self.names(id);
-        let port = self.attach(id, network, |world, port| bridge::namespace(world, &self.config, &names, port))?;
+        let port = self.attach(id, network, |world, port| bridge::namespace(world, &self.config, &names, port, None))?;
         Ok(NetworkSpace { path: Path::new("/run/netns").join(&names.space), port })
+    }
+
+    /// The same in the namespace that a process is in already: a container's, which has no interface of its own. Blocks.
+    ///
+    /// # Errors
+    /// As [`Networks::attach_namespace`].
+    pub fn attach_process(&self, id: &SandboxId, network: &Network, process: u32) -> Result<Port, VmError> {
+        let names = self.names(id);
+        self.attach(id, network, |world, port| bridge::namespace(world, &self.config, &names, port, Some(process)))
+    }
+
+    /// Name servers of a sandbox, for its `/etc/resolv.conf`.
+    pub fn resolvers(&self) -> Vec<IpAddr> {
+        if self.config.resolvers.is_empty() { addresses::reachable_resolvers() } else { self.config.resolvers.clone() }
     }
 
     /// A TAP device for a virtual machine, which `user` may open (none: root alone). Blocks.
@@ -204,19 +234,25 @@ impl Networks {
     }
 
     fn port(&self, address: Ipv4Addr) -> Port {
-        let resolvers = if self.config.resolvers.is_empty() { addresses::reachable_resolvers() } else { self.config.resolvers.clone() };
-        Port { address, prefix: self.config.prefix, gateway: self.config.gateway(), mac: addresses::mac(address), resolvers }
+        let (prefix, gateway, mac) = (self.config.prefix, self.config.gateway(), addresses::mac(address));
+        Port { address, prefix, gateway, mac, resolvers: self.resolvers() }
     }
 
     /// Rules of the sandbox's chain, of fixed shapes.
     fn rules(&self, network: &Network) -> Result<Vec<String>, VmError> {
-        let Network::Allow(list) = network else {
-            return match network {
-                Network::Nat => Ok(vec!["ip daddr @private drop".into(), "accept".into()]),
-                _ => Err(VmError::Unsupported { engine: "network", what: "attach a sandbox that shall have no network".into() }),
-            };
-        };
-        list.iter().map(|to| nftables::allowed(&self.config, to)).collect()
+        let mut rules = vec![format!("ct count over {} drop", self.config.connections)];
+        match network {
+            Network::Nat => rules.extend(["ip daddr @private drop".into(), "accept".into()]),
+            Network::Allow(list) => {
+                for to in list {
+                    rules.push(nftables::allowed(&self.config, to)?);
+                }
+            }
+            Network::None => {
+                return Err(VmError::Unsupported { engine: "network", what: "attach a sandbox that shall have no network".into() });
+            }
+        }
+        Ok(rules)
     }
 
     /// Removes everything of a sandbox, whatever of it is there. Blocks.

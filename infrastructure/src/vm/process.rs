@@ -19,6 +19,7 @@ mod layer;
 mod life;
 mod processes;
 mod seccomp;
+mod spare;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ use super::network::{NetworkConfig, Networks};
 use super::{Capabilities, Condition, Engine, Exec, ExecOutput, ExecSpec, ExitStatus, FileEntry, SandboxId, Spec, Stream, Usage, VmError};
 pub(crate) use bubblewrap::find_program;
 use life::{Record, Running};
+use spare::{Maker, Spares};
 
 const NAME: &str = "process";
 /// Output of a program between the agent's client and whoever reads it.
@@ -48,6 +50,8 @@ pub struct ProcessConfig {
     pub guest: Option<PathBuf>,
     /// Networks beside none.
     pub network: NetworkConfig,
+    /// Sandboxes made ahead of their time ([`spare`]), which cost some 3 MB each. None by default.
+    pub spares: usize,
 }
 
 /// The engine `process`.
@@ -56,17 +60,27 @@ pub struct ProcessEngine {
     groups: cgroup::Hierarchies,
     probed: OnceCell<Capabilities>,
     running: Mutex<HashMap<SandboxId, Arc<Running>>>,
+    spares: Arc<Spares>,
+    /// Whose id the group and the agent of a sandbox carry, as its record says.
+    bodies: std::sync::Mutex<HashMap<SandboxId, SandboxId>>,
 }
 
 impl ProcessEngine {
     /// Looks at what this machine has; nothing is started.
     pub fn new(config: ProcessConfig) -> Self {
-        Self { config, groups: cgroup::Hierarchies::detect(), probed: OnceCell::new(), running: Mutex::default() }
+        let spares = Spares::new(config.spares);
+        let groups = cgroup::Hierarchies::detect();
+        Self { config, groups, probed: OnceCell::new(), running: Mutex::default(), spares, bodies: Default::default() }
     }
 
     /// The same without control groups, as a server without any right to them has it.
     pub fn without_control_groups(config: ProcessConfig) -> Self {
         Self { groups: cgroup::Hierarchies::default(), ..Self::new(config) }
+    }
+
+    /// Sandboxes that wait to be asked for.
+    pub fn spares_ready(&self) -> usize {
+        self.spares.ready()
     }
 
     fn networks(&self, homes: &Path) -> Result<Networks, VmError> {
@@ -138,7 +152,60 @@ impl ProcessEngine {
     }
 
     fn group(&self, id: &SandboxId, home: &Path) -> cgroup::Group {
-        self.groups.group(homes_of(home), id)
+        self.groups.group(homes_of(home), &self.body(id, home))
+    }
+
+    fn bodies(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, SandboxId>> {
+        self.bodies.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whose id its group and its agent carry: its own, or that of the spare that it was made of.
+    fn body(&self, id: &SandboxId, home: &Path) -> SandboxId {
+        if let Some(known) = self.bodies().get(id) {
+            return known.clone();
+        }
+        let Ok(record) = Record::read(home) else { return id.clone() };
+        let body = record.body.map_or_else(|| id.clone(), |body| body.id);
+        self.bodies().insert(id.clone(), body.clone());
+        body
+    }
+
+    /// Begins it in the body that was made before, where there is one.
+    async fn start_spare(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Option<Running> {
+        let spare = self.spares.body_of(id)?;
+        if !self.spares.fit(spec, &self.groups) {
+            spare.end().await;
+            return None;
+        }
+        self.bodies().remove(id);
+        match spare.become_body(id, spec, home).await {
+            Ok(running) => Some(running),
+            Err(error) => {
+                tracing::warn!(%id, %error, "a sandbox that was made before cannot be used: another is begun");
+                None
+            }
+        }
+    }
+
+    /// Begins it from nothing.
+    async fn start_anew(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<Running, VmError> {
+        if self.body(id, home) != *id {
+            // What the spare that it once was may have left.
+            self.end(id, home).await?;
+        }
+        self.bodies().insert(id.clone(), id.clone());
+        let group = self.group(id, home);
+        let plan = life::Start {
+            id: id.clone(),
+            spec: spec.clone(),
+            home: home.to_path_buf(),
+            guest: self.guest()?,
+            group: group.clone(),
+            owned: false,
+        };
+        let (networks, limit_each) = (self.networks(homes_of(home))?, !self.groups.missing().is_empty());
+        blocking(move || plan.launch(&networks, limit_each)).await?;
+        Running::connect(id, home, Record::read(home)?, group).await
     }
 
     async fn forget(&self, id: &SandboxId) {
@@ -149,7 +216,7 @@ impl ProcessEngine {
     async fn end(&self, id: &SandboxId, home: &Path) -> Result<(), VmError> {
         self.forget(id).await;
         let (group, mark, networks, id, home) =
-            (self.group(id, home), life::mark(id, home), self.networks(homes_of(home))?, id.clone(), home.to_path_buf());
+            (self.group(id, home), life::mark(&self.body(id, home), home), self.networks(homes_of(home))?, id.clone(), home.to_path_buf());
         blocking(move || life::end(&id, &home, &group, &mark, &networks)).await
     }
 }
@@ -185,8 +252,17 @@ impl Engine for ProcessEngine {
 
     async fn create(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmError> {
         self.guest()?;
-        let (id, spec, home) = (id.clone(), spec.clone(), home.to_path_buf());
-        blocking(move || life::create(&id, &spec, &home)).await
+        let spare = if self.spares.fit(spec, &self.groups) { self.spares.take(id, homes_of(home)) } else { None };
+        let made = {
+            let (id, spec, home) = (id.clone(), spec.clone(), home.to_path_buf());
+            blocking(move || life::create(&id, &spec, &home, spare)).await
+        };
+        if made.is_err()
+            && let Some(spare) = self.spares.body_of(id)
+        {
+            spare.end().await;
+        }
+        made
     }
 
     async fn start(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmError> {
@@ -195,13 +271,13 @@ impl Engine for ProcessEngine {
             Condition::Gone => return Err(VmError::NotFound(format!("there is no sandbox {id}"))),
             _ => return Err(VmError::Condition { is: "running", what: "stop it first".into() }),
         }
-        let plan =
-            life::Start { id: id.clone(), spec: spec.clone(), home: home.to_path_buf(), guest: self.guest()?, group: self.group(id, home) };
-        let (networks, limit_each) = (self.networks(homes_of(home))?, !self.groups.missing().is_empty());
-        let started = match blocking(move || plan.launch(&networks, limit_each)).await {
-            Ok(()) => Running::connect(id, home, Record::read(home)?, self.group(id, home)).await,
-            Err(e) => Err(e),
+        let started = match self.start_spare(id, spec, home).await {
+            Some(running) => Ok(running),
+            None => self.start_anew(id, spec, home).await,
         };
+        if self.spares.fit(spec, &self.groups) {
+            self.spares.refill(Maker { homes: homes_of(home).to_path_buf(), guest: self.guest()?, groups: self.groups.clone() });
+        }
         match started {
             Ok(running) => {
                 self.running.lock().await.insert(id.clone(), Arc::new(running));
@@ -254,12 +330,17 @@ impl Engine for ProcessEngine {
         if condition == Condition::Gone {
             return Err(VmError::NotFound(format!("there is no sandbox {id}")));
         }
-        let thaw = condition == Condition::Running;
+        let thaw = condition == Condition::Running && self.groups.freezes();
         if thaw {
             self.pause(id, home).await?;
         }
         let (home_copy, folder) = (home.to_path_buf(), folder.to_path_buf());
-        let done = blocking(move || life::snapshot(&home_copy, &folder)).await;
+        let mark = (condition == Condition::Running && !thaw).then(|| life::mark(&self.body(id, home), home));
+        let done = blocking(move || {
+            let _stopped = mark.as_deref().map(processes::Stopped::all);
+            life::snapshot(&home_copy, &folder)
+        })
+        .await;
         if thaw {
             self.resume(id, home).await?;
         }
@@ -267,7 +348,11 @@ impl Engine for ProcessEngine {
     }
 
     async fn delete(&self, id: &SandboxId, home: &Path) -> Result<(), VmError> {
+        if let Some(spare) = self.spares.body_of(id) {
+            spare.end().await;
+        }
         self.end(id, home).await?;
+        self.bodies().remove(id);
         let home = home.to_path_buf();
         blocking(move || life::remove(&home)).await
     }
@@ -283,7 +368,9 @@ impl Engine for ProcessEngine {
 
     async fn found(&self, homes: &Path) -> Result<Vec<SandboxId>, VmError> {
         let (groups, networks, homes_copy) = (self.groups.clone(), self.networks(homes)?, homes.to_path_buf());
-        let all = blocking(move || Ok(life::found(&homes_copy, &groups, &networks))).await?;
+        let mut all = blocking(move || Ok(life::found(&homes_copy, &groups, &networks))).await?;
+        let spares = self.spares.ids();
+        all.retain(|id| !spares.contains(id));
         for id in &all {
             let home = homes.join(id.as_str());
             // Connecting begins the watch of its disk.
@@ -305,6 +392,9 @@ impl Engine for ProcessEngine {
         }
         exec.user.clear();
         let running = self.running(id, home).await?;
+        if let Some(body) = &running.record.body {
+            body.fill(&mut exec);
+        }
         if running.watch.is_far_over(running.record.limits.disk_bytes) {
             return Err(VmError::Exhausted("the sandbox is far above its disk limit: delete it, or restore a snapshot".into()));
         }

@@ -3,6 +3,7 @@
 
 #[macro_use]
 mod conformance;
+mod container_network;
 mod daemons;
 mod docker;
 mod faults;
@@ -13,5 +14,7 @@ mod network;
 mod network_world;
 mod podman;
 mod process;
+mod process_alone;
+mod process_spare;
 mod qemu;
 mod tools;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use auralink_infrastructure::vm::network::Networks;
+use auralink_infrastructure::vm::network::{NetworkConfig, Networks};
 use auralink_infrastructure::vm::process::{ProcessConfig, ProcessEngine};
 use auralink_infrastructure::vm::spec::Destination;
 use auralink_infrastructure::vm::{Network, SandboxId, Source, Spec, VmError};
@@ -81,6 +81,26 @@ async fn an_allow_list_is_all_that_is_reached() {
         assert!(matches!(refused, Err(VmError::Invalid(_))), "{near}: {refused:?}");
         made.delete().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_sandbox_fills_the_table_of_connections() {
+    let world = World::new();
+    let network = NetworkConfig { connections: 8, ..world.config() };
+    let engine = Arc::new(ProcessEngine::new(ProcessConfig { network, ..ProcessConfig::default() }));
+    let bench = Bench { engine, ..bench(&world) };
+    let spec = Spec { network: Network::Nat, ..bench.spec() };
+    let (one, two) = (bench.sandbox_of(spec.clone()).await, bench.sandbox_of(spec).await);
+    let open = format!(
+        "python3 -c 'import socket\nopen = []\ntry:\n  while len(open) < 20: open.append(socket.create_connection((\"{PUBLIC}\", 80), 1))\nexcept OSError: pass\nprint(len(open), flush=True)\nimport time\ntime.sleep(60)'"
+    );
+    let mut holds = one.exec(crate::conformance::sh(&open)).await.unwrap();
+    crate::conformance::until(&mut holds, "8").await;
+    assert_eq!(reach(&one, PUBLIC, 80).await, "no");
+    assert_eq!(reach(&two, PUBLIC, 80).await, "from 203.0.113.1", "the other has its own");
+    drop(holds);
+    one.delete().await;
+    two.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

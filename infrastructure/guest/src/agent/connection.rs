@@ -8,7 +8,7 @@ use auralink_guest::frame::{self, Frame, Kind, WINDOW};
 use auralink_guest::message::{self, ErrorCode, Reply, Request, VERSION};
 use auralink_guest::{Decoder, FrameError};
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, Signal, WaitStatus};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitStatus};
 
 use super::files::{Download, Upload};
 use super::program::Program;
@@ -493,6 +493,13 @@ fn open(request: Request, setting: &mut Setting) -> Result<(Reply, Option<Work>)
         Request::Dial { port } => (Reply::Ready, Some(Work::Tunnel(Tunnel::begin(port)?))),
         Request::Usage => (Reply::Usage(usage::now()), None),
         Request::Ping => (Reply::Done, None),
+        Request::Keep { file_bytes } => {
+            let most = Some(file_bytes);
+            rustix::process::setrlimit(Resource::Fsize, Rlimit { current: most, maximum: most })
+                .map_err(|e| Refusal::of("the largest file", &e.into()))?;
+            setting.options.owned = false;
+            (Reply::Done, None)
+        }
         Request::Reseed { entropy, clock } => {
             let reseeded = refresh(&entropy, clock, setting);
             (Reply::Hello { version: VERSION, agent: env!("CARGO_PKG_VERSION").into(), reseeded }, None)

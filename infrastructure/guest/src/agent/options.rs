@@ -26,12 +26,14 @@ pub struct Options {
     pub key: Option<[u8; 16]>,
     /// The agent is a virtual machine's first program: it sets the machine up before it listens.
     pub init: bool,
+    /// The agent ends with its first connection, unless it is told otherwise there: nobody wants it yet.
+    pub owned: bool,
     /// The `memory.events` file to find the kernel's memory kills in; otherwise looked for.
     pub memory_events: Option<String>,
 }
 
 const USAGE: &str = "usage: auralink-guest [--unix PATH] [--listen-fd N] [--fd N] [--serial PATH|NAME --key HEX] [--vsock PORT] \
-                     [--memory-events FILE] [--mark TEXT] [--init]";
+                     [--memory-events FILE] [--mark TEXT] [--init] [--owned]";
 
 impl Options {
     /// Reads the arguments behind the program's name. As a machine's process 1 there may be none: the kernel's command line has them.
@@ -43,8 +45,9 @@ impl Options {
             return Ok(options);
         }
         while let Some(name) = arguments.next() {
-            if name == "--init" {
-                options.init = true;
+            if name == "--init" || name == "--owned" {
+                options.init |= name == "--init";
+                options.owned |= name == "--owned";
                 continue;
             }
             if name == "--version" {

@@ -10,10 +10,11 @@ use super::image::Image;
 use super::{
     Capabilities, ContainerEngine, GUEST, LABEL_DISK, LABEL_OWNER, LABEL_SANDBOX, SandboxId, Spec, VmError, container, fault, owner,
 };
-use crate::vm::Network;
 
 /// Storage drivers that can hold a container to a size. `overlay2` can on XFS with project quotas alone, which shows when it is tried.
 const SIZED_STORAGE: [&str; 4] = ["overlay2", "overlay", "btrfs", "zfs"];
+/// How often an image is imported anew that went away before it was used.
+const IMPORTS: u32 = 3;
 /// Less does not hold the agent.
 const SMALLEST_MEMORY: u64 = 6 << 20;
 
@@ -25,14 +26,11 @@ impl ContainerEngine {
             return Err(VmError::Unavailable { engine: self.engine_name(), reason });
         }
         let info = self.api().await?.info().await.map_err(|error| self.fault(error, "asking what it can do"))?;
-        Ok(Capabilities {
-            pause: true,
-            snapshot: true,
-            tty: true,
-            nat: self.0.settings.nat_network.is_some(),
-            allow_list: false,
-            notes: self.notes(&info),
-        })
+        let networks = self.networks();
+        let (nat, allow_list) = (networks.is_ok() || self.0.settings.nat_network.is_some(), networks.is_ok());
+        let mut notes = self.notes(&info);
+        notes.extend(networks.err().map(|reason| format!("network: none alone; {reason}")));
+        Ok(Capabilities { pause: true, snapshot: true, tty: true, nat, allow_list, notes })
     }
 
     fn notes(&self, info: &SystemInfo) -> Vec<String> {
@@ -50,12 +48,6 @@ impl ContainerEngine {
         missing(info.swap_limit, "swap: a sandbox may use swap beside its memory");
         missing(info.cpu_cfs_quota, "CPU");
         missing(info.pids_limit, "processes");
-        if self.0.settings.nat_network.is_none() {
-            notes.push(
-                "no network but none: the engine's own bridge reaches this machine; name a network with a firewall of its own to allow NAT"
-                    .to_owned(),
-            );
-        }
         notes.extend(info.runtimes.iter().flat_map(|all| all.keys()).filter(|name| is_gvisor(name)).map(|name| {
             format!("gVisor is the runtime `{name}`; files written into a running sandbox of it are seen when it is registered with --file-access=shared")
         }));
@@ -63,23 +55,22 @@ impl ContainerEngine {
     }
 
     pub(super) async fn create_container(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmError> {
-        let network = self.network(&spec.network)?;
         self.check(spec)?;
-        let homes = home.parent().unwrap_or(home);
-        // A second server may remove an imported image between the look and the use: once more is enough, since it is then imported anew.
+        self.name_servers(spec, home)?;
+        // A second server may remove an imported image between the look and the use: then it is imported anew.
         let mut tried = 0;
         loop {
             let image = self.image(&spec.source, home).await?;
-            match self.create_from(id, spec, homes, &network, &image).await {
-                Err(VmError::NotFound(_)) if image.imported && tried == 0 => tried += 1,
+            match self.create_from(id, spec, home, &image).await {
+                Err(VmError::NotFound(_)) if image.imported && tried < IMPORTS => tried += 1,
                 done => return done,
             }
         }
     }
 
-    async fn create_from(&self, id: &SandboxId, spec: &Spec, homes: &Path, network: &str, image: &Image) -> Result<(), VmError> {
+    async fn create_from(&self, id: &SandboxId, spec: &Spec, home: &Path, image: &Image) -> Result<(), VmError> {
         let sized = self.sized_storage().await?.then(|| [("size".to_owned(), spec.limits.disk_bytes.to_string())].into());
-        let mut body = self.body(id, spec, homes, network, image);
+        let mut body = self.body(id, spec, home, image);
         let options = CreateContainerOptionsBuilder::default().name(&container(id)).build();
         if let Some(host) = body.host_config.as_mut().filter(|_| sized.is_some()) {
             host.storage_opt = sized;
@@ -103,7 +94,8 @@ impl ContainerEngine {
         Ok(info.driver.is_some_and(|driver| SIZED_STORAGE.contains(&driver.as_str())))
     }
 
-    fn body(&self, id: &SandboxId, spec: &Spec, homes: &Path, network: &str, image: &Image) -> ContainerCreateBody {
+    fn body(&self, id: &SandboxId, spec: &Spec, home: &Path, image: &Image) -> ContainerCreateBody {
+        let homes = home.parent().unwrap_or(home);
         let mut env = image.env.clone();
         env.extend(spec.env.iter().map(|(name, value)| format!("{name}={value}")));
         let labels = [(LABEL_SANDBOX, id.to_string()), (LABEL_OWNER, owner(homes)), (LABEL_DISK, spec.limits.disk_bytes.to_string())];
@@ -117,17 +109,19 @@ impl ContainerEngine {
             working_dir: Some(spec.workdir.clone()).filter(|d| !d.is_empty()).or_else(|| image.workdir.clone()),
             labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
             stop_signal: Some("SIGTERM".to_owned()),
-            host_config: Some(self.host_config(spec, network)),
+            host_config: Some(self.host_config(spec, home)),
             ..Default::default()
         }
     }
 
-    fn host_config(&self, spec: &Spec, network: &str) -> HostConfig {
+    fn host_config(&self, spec: &Spec, home: &Path) -> HostConfig {
         let limits = &spec.limits;
         let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
         let shared = spec.shared.iter().map(|shared| format!("{}:{}:ro", shared.from.display(), shared.at));
-        let binds = [format!("{}:{GUEST}:ro", self.0.settings.guest.display())].into_iter().chain(shared).collect();
-        let runtime = if spec.runtime.is_empty() { &self.0.settings.runtime } else { &spec.runtime };
+        let guest = format!("{}:{GUEST}:ro", self.0.settings.guest.display());
+        let names = self.names_bind(spec, home);
+        let binds = [guest].into_iter().chain(names).chain(shared).collect();
+        let runtime = self.runtime(spec);
         let own_processes = if is_gvisor(runtime) { GVISOR_OWN_PROCESSES } else { 1 };
         HostConfig {
             memory: Some(memory),
@@ -138,7 +132,7 @@ impl ContainerEngine {
             ulimits: Some(self.flavour().ulimits(limits.disk_bytes, limits.processes)),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            network_mode: Some(network.to_owned()),
+            network_mode: Some(self.network_mode(&spec.network)),
             binds: Some(binds),
             runtime: Some(runtime.clone()).filter(|r| !r.is_empty()),
             // The agent prints nothing, and programs' output goes to who ran them.
@@ -148,8 +142,14 @@ impl ContainerEngine {
         }
     }
 
+    /// The runtime's name; empty: the engine's own.
+    pub(super) fn runtime<'a>(&'a self, spec: &'a Spec) -> &'a String {
+        if spec.runtime.is_empty() { &self.0.settings.runtime } else { &spec.runtime }
+    }
+
     fn check(&self, spec: &Spec) -> Result<(), VmError> {
-        let runtime = if spec.runtime.is_empty() { &self.0.settings.runtime } else { &spec.runtime };
+        self.check_network(spec)?;
+        let runtime = self.runtime(spec);
         if !self.flavour().takes_runtime() && !runtime.is_empty() {
             let what = format!("choose the runtime `{runtime}` for one sandbox: set it in containers.conf for all, or use Docker");
             return Err(self.unsupported(what));
@@ -174,16 +174,5 @@ impl ContainerEngine {
             ));
         }
         Ok(())
-    }
-
-    fn network(&self, network: &Network) -> Result<String, VmError> {
-        match network {
-            Network::None => Ok("none".to_owned()),
-            Network::Nat => self.0.settings.nat_network.clone().ok_or_else(|| {
-                let why = "give a network: its own bridge reaches this machine and its private networks; name a network whose firewall sees to that in the configuration";
-                self.unsupported(why)
-            }),
-            Network::Allow(_) => Err(self.unsupported("hold a sandbox to an allow-list: use the engine `process` or `qemu`, or no network")),
-        }
     }
 }

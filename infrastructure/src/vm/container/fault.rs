@@ -47,6 +47,10 @@ impl ContainerEngine {
         if lower.contains("no space left") || lower.contains("disk quota exceeded") {
             return VmError::Exhausted(format!("{what}: no space is left: {message}"));
         }
+        // So Podman says that the image that it just looked up is gone.
+        if lower.contains("parsing named reference") && lower.contains("64-byte hexadecimal") {
+            return VmError::NotFound(message);
+        }
         match status {
             400 => VmError::Invalid(format!("{what}: {message}")),
             403 => VmError::Invalid(format!("{what} is forbidden: {message}")),

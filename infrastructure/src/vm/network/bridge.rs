@@ -20,11 +20,14 @@ pub(super) fn ensure(world: &World, config: &NetworkConfig) -> Result<(), String
     std::fs::write(forward, "1").map_err(|e| format!("{forward}: {e}"))
 }
 
-/// A named network namespace with `eth0`, joined to the bridge by a pair of interfaces.
-pub(super) fn namespace(world: &World, config: &NetworkConfig, names: &Names, port: &Port) -> Result<(), String> {
+/// A named network namespace with `eth0`, joined to the bridge by a pair of interfaces: a new one, or the one that a process is in.
+pub(super) fn namespace(world: &World, config: &NetworkConfig, names: &Names, port: &Port, process: Option<u32>) -> Result<(), String> {
     let space = names.space.as_str();
     let ip = |arguments: &[&str]| world.run("ip", arguments).map(drop);
-    ip(&["netns", "add", space])?;
+    match process {
+        Some(process) => ip(&["netns", "attach", space, &process.to_string()])?,
+        None => ip(&["netns", "add", space])?,
+    }
     ip(&["link", "add", "name", &names.link, "type", "veth", "peer", "name", &names.peer, "address", &port.mac])?;
     join(world, config, names)?;
     ip(&["link", "set", "dev", &names.peer, "netns", space, "name", "eth0"])?;

@@ -31,6 +31,8 @@ pub(super) struct Plan<'a> {
     pub(super) guest: &'a Path,
     /// What the agent's arguments carry, to be found by.
     pub(super) mark: &'a str,
+    /// The agent ends with its first connection, until it is told to stay.
+    pub(super) owned: bool,
     /// The user that the sandbox is outside, when the server is root.
     pub(super) user: Option<u32>,
     /// Doors of control groups; none where there are none.
@@ -64,7 +66,11 @@ impl Plan<'_> {
             write(&self.home.join(format!("filter-{n}.bpf")), filter).map_err(told)?;
         }
         let held = |name: &str, file: &str| (name.to_owned(), self.home.join(file));
-        let mut limits = vec![("core".to_owned(), 0), ("fsize".into(), self.spec.limits.disk_bytes), ("nofile".into(), DESCRIPTORS)];
+        let mut limits = vec![("core".to_owned(), 0), ("nofile".into(), DESCRIPTORS)];
+        if !self.owned {
+            // Otherwise the agent is told when it is taken: nobody but root raises one that was set.
+            limits.push(("fsize".into(), self.spec.limits.disk_bytes));
+        }
         if self.limit_each {
             limits.push(("data".into(), self.spec.limits.memory_bytes));
         }
@@ -97,20 +103,19 @@ impl Plan<'_> {
 
     fn command(&self) -> Vec<String> {
         let mut argv: Vec<String> =
-            ["bwrap", "--add-seccomp-fd", "{refused}", "--add-seccomp-fd", "{absent}", "--args", "{args}", "--", AGENT]
-                .map(str::to_owned)
-                .into();
+            ["bwrap", "--add-seccomp-fd", "{refused}", "--add-seccomp-fd", "{absent}", "--args", "{args}", "--"].map(str::to_owned).into();
+        let mut agent = vec![AGENT.to_owned()];
+        agent.extend(["--listen-fd", "0", "--mark", self.mark].map(str::to_owned));
+        if self.owned {
+            agent.push("--owned".into());
+        }
         if self.limit_each {
             // Counted in the sandbox's own user namespace, so the server's other processes do not count.
-            let inner = Launch {
-                limits: vec![("nproc".into(), u64::from(self.spec.limits.processes) + 2)],
-                argv: vec![AGENT.into()],
-                ..Launch::default()
-            };
-            argv.push("launch".into());
-            argv.push(serde_json::to_string(&inner).expect("plain data"));
+            let inner =
+                Launch { limits: vec![("nproc".into(), u64::from(self.spec.limits.processes) + 2)], argv: agent, ..Launch::default() };
+            agent = vec![AGENT.into(), "launch".into(), serde_json::to_string(&inner).expect("plain data")];
         }
-        argv.extend(["--listen-fd", "0", "--mark", self.mark].map(str::to_owned));
+        argv.extend(agent);
         argv
     }
 
@@ -164,7 +169,7 @@ impl Arguments {
 }
 
 /// The environment has secrets: nobody else reads these files.
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let _ = std::fs::remove_file(path);
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     io::Write::write_all(&mut file, content)

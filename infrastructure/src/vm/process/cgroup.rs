@@ -99,7 +99,10 @@ pub(super) fn parent_name(homes: &Path) -> String {
 }
 
 fn writable(folder: &Path) -> bool {
-    let probe = folder.join(format!("auralink-probe-{}", std::process::id()));
+    // Two engines of one process may look at the same time.
+    static PROBES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = PROBES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let probe = folder.join(format!("auralink-probe-{}-{number}", std::process::id()));
     let made = fs::create_dir(&probe).is_ok();
     if made {
         let _ = fs::remove_dir(&probe);

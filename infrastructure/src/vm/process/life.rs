@@ -1,5 +1,6 @@
 //! From nothing to a running sandbox and back, step by step. What is here blocks, but for talking to the agent.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,13 +15,13 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::bubblewrap::Plan;
+use super::bubblewrap::{self, Plan};
 use super::cgroup::{Group, Hierarchies, parent_name};
 use super::{NAME, blocking, disk, homes_of, layer, processes};
 use crate::vm::agent::Agent;
 use crate::vm::network::Networks;
 use crate::vm::remove::remove_tree;
-use crate::vm::{Condition, Limits, Network, SandboxId, Source, Spec, VmError};
+use crate::vm::{Condition, ExecSpec, Limits, Network, SandboxId, Source, Spec, VmError};
 
 /// The first of a million user numbers that no account has; each sandbox of a server that is root is one of them.
 pub(super) const FIRST_USER: u32 = 1_879_048_192;
@@ -43,6 +44,30 @@ pub(super) struct Record {
     pub(super) host: bool,
     /// Bytes that it began with, which do not count as written.
     pub(super) base_bytes: u64,
+    /// Where it has a body that was another's ([`super::spare`]): whose name its group and its agent carry, and what the agent could not
+    /// be told when it began: the folder that programs run in, and their environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) body: Option<Body>,
+}
+
+/// A running sandbox that was made before it was asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Body {
+    pub(super) id: SandboxId,
+    pub(super) workdir: String,
+    pub(super) env: BTreeMap<String, String>,
+}
+
+impl Body {
+    /// Adds what the agent was not told.
+    pub(super) fn fill(&self, exec: &mut ExecSpec) {
+        if exec.cwd.is_empty() {
+            self.workdir.clone_into(&mut exec.cwd);
+        }
+        for (name, value) in &self.env {
+            exec.env.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
 }
 
 impl Record {
@@ -53,9 +78,9 @@ impl Record {
         serde_json::from_slice(&text).map_err(|e| told(io::Error::new(io::ErrorKind::InvalidData, e)))
     }
 
-    fn write(&self, folder: &Path) -> io::Result<()> {
+    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         let part = folder.join("process.json.part");
-        fs::write(&part, serde_json::to_vec(self)?)?;
+        bubblewrap::write(&part, &serde_json::to_vec(self)?)?;
         fs::rename(part, folder.join("process.json"))
     }
 }
@@ -71,8 +96,8 @@ pub(super) fn mark(id: &SandboxId, home: &Path) -> String {
     format!("{}/{id}", parent_name(homes_of(home)))
 }
 
-/// Makes its files.
-pub(super) fn create(id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmError> {
+/// Makes its files, or takes those of a spare.
+pub(super) fn create(id: &SandboxId, spec: &Spec, home: &Path, spare: Option<(PathBuf, Record)>) -> Result<(), VmError> {
     if !spec.runtime.is_empty() {
         return Err(VmError::Invalid(format!("the process engine has no runtime {:?}: leave it empty", spec.runtime)));
     }
@@ -86,8 +111,15 @@ pub(super) fn create(id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmE
     if home.join("process.json").exists() {
         return Err(VmError::Exists(format!("the sandbox {id} was made already")));
     }
-    let made = fill(id, spec, &root)
-        .and_then(|record| record.write(home).map_err(|source| VmError::Io { what: format!("writing the record of {id}"), source }));
+    let filled = match spare {
+        Some((files, record)) => fs::rename(&files, &root)
+            .map_err(|source| VmError::Io { what: format!("taking the files of {id}"), source })
+            .and_then(|()| layer::folder_at(&root, Path::new(&spec.workdir), record.user))
+            .map(|_| Record { limits: spec.limits, ..record }),
+        None => fill(id, spec, &root),
+    };
+    let made =
+        filled.and_then(|record| record.write(home).map_err(|source| VmError::Io { what: format!("writing the record of {id}"), source }));
     if made.is_err() && root.exists() {
         remove_tree(&root).map_err(|source| VmError::Io { what: format!("removing {}", root.display()), source })?;
     }
@@ -125,7 +157,7 @@ fn fill(id: &SandboxId, spec: &Spec, root: &Path) -> Result<Record, VmError> {
         std::os::unix::fs::chown(root, Some(user), Some(user)).map_err(told)?;
     }
     let base_bytes = disk::bytes_of(root).map_err(told)?;
-    Ok(Record { user, limits: spec.limits, host, base_bytes })
+    Ok(Record { user, limits: spec.limits, host, base_bytes, body: None })
 }
 
 /// A start.
@@ -135,6 +167,8 @@ pub(super) struct Start {
     pub(super) home: PathBuf,
     pub(super) guest: PathBuf,
     pub(super) group: Group,
+    /// Ends with its first connection: nobody asked for it yet.
+    pub(super) owned: bool,
 }
 
 impl Start {
@@ -142,7 +176,7 @@ impl Start {
     pub(super) fn launch(&self, networks: &Networks, limit_each: bool) -> Result<(), VmError> {
         let (id, home) = (&self.id, &self.home);
         let told = |what: &str, source| VmError::Io { what: format!("{what} of {id}"), source };
-        let record = Record { limits: self.spec.limits, ..Record::read(home)? };
+        let record = Record { limits: self.spec.limits, body: None, ..Record::read(home)? };
         record.write(home).map_err(|e| told("writing the record", e))?;
         if self.group.exists() {
             // What a sandbox left that ended by itself.
@@ -163,6 +197,7 @@ impl Start {
             home,
             guest: &self.guest,
             mark: &mark(id, home),
+            owned: self.owned,
             user: record.user,
             host: record.host,
             groups: self.group.doors(),
@@ -218,6 +253,20 @@ pub(super) fn explained(error: VmError, home: &Path) -> VmError {
     VmError::Engine { engine: NAME, reason: format!("{error}; {}", said.trim()) }
 }
 
+/// Connects to the agent of the sandbox with this home.
+pub(super) async fn reach(home: &Path) -> Result<Agent, VmError> {
+    let begin = async {
+        let at = home.to_path_buf();
+        // A full queue of connections blocks.
+        let stream = blocking(move || connect(&at).map_err(|e| VmError::Ended(format!("its agent does not listen: {e}")))).await?;
+        let told = |source| VmError::Io { what: "the agent's socket".into(), source };
+        stream.set_nonblocking(true).map_err(told)?;
+        Agent::connect(tokio::net::UnixStream::from_std(stream).map_err(told)?, NAME).await
+    };
+    let late = |_| VmError::Late { what: "the agent's first answer".into(), after: BEGIN };
+    tokio::time::timeout(BEGIN, begin).await.map_err(late)?
+}
+
 /// A sandbox that runs, as this server value holds it.
 pub(super) struct Running {
     pub(super) agent: Agent,
@@ -236,19 +285,14 @@ impl Drop for Running {
 impl Running {
     /// Connects to its agent and begins to watch its disk.
     pub(super) async fn connect(id: &SandboxId, home: &Path, record: Record, group: Group) -> Result<Self, VmError> {
-        let begin = async {
-            let at = home.to_path_buf();
-            // A full queue of connections blocks.
-            let stream = blocking(move || connect(&at).map_err(|e| VmError::Ended(format!("its agent does not listen: {e}")))).await?;
-            let told = |source| VmError::Io { what: "the agent's socket".into(), source };
-            stream.set_nonblocking(true).map_err(told)?;
-            Agent::connect(tokio::net::UnixStream::from_std(stream).map_err(told)?, NAME).await
-        };
-        let late = |_| VmError::Late { what: "the agent's first answer".into(), after: BEGIN };
-        let agent = tokio::time::timeout(BEGIN, begin).await.map_err(late)??;
+        Ok(Self::watched(id, home, record, group, reach(home).await?))
+    }
+
+    /// One whose agent is reached already.
+    pub(super) fn watched(id: &SandboxId, home: &Path, record: Record, group: Group, agent: Agent) -> Self {
         let watch = Arc::new(disk::Watch::default());
         let watcher = tokio::spawn(watch_disk(id.clone(), home.to_path_buf(), record.clone(), group.clone(), watch.clone()));
-        Ok(Self { agent, record, group, watch, watcher })
+        Self { agent, record, group, watch, watcher }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -270,7 +314,8 @@ async fn watch_disk(id: SandboxId, home: PathBuf, record: Record, group: Group, 
     let mut pause = disk::INTERVAL;
     loop {
         tokio::time::sleep(pause).await;
-        let (home, group, watch, mark) = (home.clone(), group.clone(), watch.clone(), mark(&id, &home));
+        let (group, watch, mark) = (group.clone(), watch.clone(), mark(record.body.as_ref().map_or(&id, |body| &body.id), &home));
+        let home = home.clone();
         let (limit, base) = (record.limits.disk_bytes, record.base_bytes);
         let began = std::time::Instant::now();
         let over = blocking(move || Ok(look(&home, &group, &mark, &watch, limit, base))).await.unwrap_or(false);
@@ -376,6 +421,7 @@ pub(super) fn found(homes: &Path, groups: &Hierarchies, networks: &Networks) -> 
     let made = |home: &Path| home.join("process.json").exists() || home.join("root").exists();
     let mut all: Vec<SandboxId> =
         folders.filter(|entry| made(&entry.path())).filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let bodies: HashSet<SandboxId> = all.iter().filter_map(|id| Some(Record::read(&homes.join(id.as_str())).ok()?.body?.id)).collect();
     all.extend(groups.list(homes));
     let ours = format!("{}/", parent_name(homes));
     all.extend(processes::agents(|mark| mark.strip_prefix(&ours)?.parse().ok()).into_iter().map(|(_, id)| id));
@@ -384,6 +430,8 @@ pub(super) fn found(homes: &Path, groups: &Hierarchies, networks: &Networks) -> 
     }
     all.sort();
     all.dedup();
+    // Another's body is no sandbox.
+    all.retain(|id| !bodies.contains(id));
     all
 }
 

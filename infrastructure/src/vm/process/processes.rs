@@ -55,10 +55,15 @@ pub(super) fn others(agent: Pid) -> Vec<Pid> {
 
 /// Kills one process, by a descriptor that was opened while `still` held.
 pub(super) fn kill(pid: Pid, still: impl Fn() -> bool) {
+    signal(pid, Signal::KILL, still);
+}
+
+/// The same with another signal.
+fn signal(pid: Pid, signal: Signal, still: impl Fn() -> bool) {
     if let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         && still()
     {
-        let _ = rustix::process::pidfd_send_signal(handle, Signal::KILL);
+        let _ = rustix::process::pidfd_send_signal(handle, signal);
     }
 }
 
@@ -78,6 +83,45 @@ pub(super) fn kill_sandbox(mark: &str, patience: Duration) -> bool {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Programs of a sandbox that were stopped and go on when this is dropped: what there is in place of a freezer. They could notice.
+pub(super) struct Stopped(Vec<Pid>);
+
+impl Stopped {
+    /// All that run under the agent of this mark; blocks until they stand, for a second at most.
+    pub(super) fn all(mark: &str) -> Self {
+        let mut stopped = Vec::new();
+        let found = agents(|other| (other == mark).then_some(()));
+        for _ in 0..50 {
+            let running: Vec<Pid> = found.iter().flat_map(|(agent, ())| others(*agent)).filter(|pid| !stands(*pid)).collect();
+            if running.is_empty() {
+                break;
+            }
+            for pid in running {
+                signal(pid, Signal::STOP, || found.iter().any(|(agent, ())| others(*agent).contains(&pid)));
+                if !stopped.contains(&pid) {
+                    stopped.push(pid);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self(stopped)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            signal(*pid, Signal::CONT, || stands(*pid));
+        }
+    }
+}
+
+/// Whether it is stopped, or no more.
+fn stands(pid: Pid) -> bool {
+    let stat = fs::read_to_string(proc(pid).join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
 }
 
 /// Threads of a process whose descriptors are looked at: each may have a table of its own.
