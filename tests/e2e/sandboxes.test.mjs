@@ -3,12 +3,12 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, readdir, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
-import { auralinkOnly, ownServerOnly, prepareServer } from './fixture/server.mjs';
+import { auralinkOnly, eventually, ownServerOnly, prepareServer } from './fixture/server.mjs';
 
 const only = { skip: auralinkOnly || ownServerOnly };
 const run = promisify(execFile);
@@ -158,8 +158,18 @@ test('the command line makes a port of the sandbox one of this machine', only, a
   }
 });
 
+/** Process numbers of agents that were begun ahead of their time: those that wait, and those that are a sandbox's by now. */
+async function owned() {
+  const words = async (pid) => [pid, await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')];
+  const all = await Promise.all((await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(words));
+  return all.filter(([, line]) => line.startsWith('/run/auralink-guest') && line.includes('--owned')).map(([pid]) => pid);
+}
+
 test('a server that is killed and started again finds its running sandbox', only, async () => {
   const { id } = await create({ name: 'survivor' });
+  const waiting = async () => /auralink_sandbox_spares\{[^}]*\} 1$/m.test(await (await fetch(`${server.http}/metrics`)).text());
+  await eventually(waiting, 'one more is made ahead of its time');
+  const before = await owned();
   const inside = async (script) => {
     const done = await ask('POST', `/api/v1/sandboxes/${id}/exec`, { argv: ['sh', '-c', script] });
     assert.equal(done.status, 200, done.text);
@@ -168,6 +178,7 @@ test('a server that is killed and started again finds its running sandbox', only
   await inside('echo kept > /workspace/file; (setsid sleep 3600 & echo $! > /workspace/pid) > /dev/null 2>&1');
   server.signal('SIGKILL');
   await server.exited();
+  await eventually(async () => (await owned()).length === before.length - 1, 'the one that nobody took has ended with its server');
   server = prepared.spawn();
   await server.ready();
   assert.equal((await ask('GET', '/api/v1/sandboxes/survivor')).json.status, 'running');
@@ -179,4 +190,15 @@ test('a server that is killed and started again finds its running sandbox', only
     if (text.includes('event: recovered')) break;
   }
   assert.match(text, /event: created[\s\S]*event: started[\s\S]*event: recovered/);
+});
+
+test('a server that is stopped leaves nothing that nobody took', only, async () => {
+  const { json } = await ask('GET', '/api/v1/sandboxes?limit=1000');
+  for (const { id } of json.sandboxes) assert.equal((await ask('DELETE', `/api/v1/sandboxes/${id}`)).status, 204);
+  server.signal('SIGTERM');
+  await server.exited();
+  assert.deepEqual(await readdir(join(prepared.folder, 'data/sandboxes/homes')), []);
+  await eventually(async () => (await owned()).length === 0, 'its agents have ended');
+  server = prepared.spawn();
+  await server.ready();
 });

@@ -27,6 +27,9 @@ use options::{Options, Transport};
 /// Most connections at once: the server needs one, a health check another.
 const MAX_CONNECTIONS: usize = 8;
 
+/// How long an agent that ends with its first connection waits for it.
+const UNOWNED: Duration = Duration::from_secs(30);
+
 /// Whom a ready descriptor belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
@@ -51,6 +54,7 @@ struct Agent {
     listeners: Vec<OwnedFd>,
     connections: BTreeMap<u64, Connection>,
     next: u64,
+    begun: Instant,
     /// Told to end once already.
     asked: bool,
 }
@@ -68,6 +72,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
         listeners: Vec::new(),
         connections: BTreeMap::new(),
         next: 0,
+        begun: Instant::now(),
         asked: false,
         setting: Setting { options, first, machine, ending: None },
     };
@@ -136,7 +141,8 @@ impl Agent {
         if sys::is_terminated() && self.setting.ending.is_none() {
             self.setting.ending = Some(now + Duration::from_secs(5));
         }
-        let unowned = self.setting.options.owned && self.next > 0;
+        // Whoever began it may be gone before it connected.
+        let unowned = self.setting.options.owned && (self.next > 0 || now.duration_since(self.begun) > UNOWNED);
         let unreachable = (self.listeners.is_empty() || unowned) && self.connections.is_empty();
         Ok(!unreachable && !self.is_ending(now))
     }

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::blocking;
 use super::cgroup::{Group, Hierarchies};
 use super::life::{self, Body, PATIENCE, Record, Running, Start};
+use super::{NAME, blocking};
 use crate::vm::agent::Agent;
 use crate::vm::network::{NetworkConfig, Networks};
 use crate::vm::remove::remove_tree;
@@ -55,6 +55,12 @@ struct State {
     taken: HashMap<SandboxId, Spare>,
 }
 
+impl State {
+    fn tell(&self) {
+        metrics::gauge!("auralink_sandbox_spares", "engine" => NAME).set(self.ready.len() as f64);
+    }
+}
+
 impl Spares {
     pub(super) fn new(wanted: usize) -> Arc<Self> {
         Arc::new(Self { wanted, state: Mutex::default() })
@@ -75,6 +81,7 @@ impl Spares {
         let mut state = self.state();
         let at = state.ready.iter().position(|spare| spare.home.parent() == Some(homes) && !spare.agent.is_over())?;
         let spare = state.ready.swap_remove(at);
+        state.tell();
         let files = (spare.home.join("root"), spare.record.clone());
         state.taken.insert(id.clone(), spare);
         Some(files)
@@ -122,7 +129,11 @@ impl Spares {
             spares.state().making.remove(id);
         }
         match (made, spares) {
-            (Ok(spare), Some(spares)) => spares.state().ready.push(spare),
+            (Ok(spare), Some(spares)) => {
+                let mut state = spares.state();
+                state.ready.push(spare);
+                state.tell();
+            }
             // The engine is gone.
             (Ok(spare), None) => spare.end().await,
             (Err(error), _) => tracing::warn!(%error, "a sandbox could not be made ahead of its time: the next one takes a little longer"),
