@@ -46,6 +46,7 @@ mod worker_command;
 
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
+    end_with_the_reader();
     let done = match cli.command {
         None => block_on(serve::run(cli.serve)),
         Some(cli::Command::Serve(args)) => block_on(serve::run(args)),
@@ -68,6 +69,19 @@ fn main() -> std::process::ExitCode {
             std::process::ExitCode::FAILURE
         }
     }
+}
+
+/// `auralink ... | head` closes our output when it has seen enough: that is no crash. Rust ignores SIGPIPE, which a server needs, and its
+/// `println!` panics instead.
+fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        usual(panic);
+    }));
 }
 
 /// What went wrong and why, each cause once: most of our errors quote theirs already.

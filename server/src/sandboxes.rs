@@ -270,7 +270,18 @@ impl Sandboxes {
             Service::open(config.service(&folder), documents, engines, &folder).await
         };
         match opened.await {
-            Ok(service) => Self(Ok(service)),
+            Ok(service) => {
+                // Each engine says what it can do before anybody asks: a trial of KVM that fails takes 10 s.
+                let asked = service.clone();
+                tokio::spawn(async move {
+                    for engine in asked.engines().await {
+                        if let Err(reason) = engine.state {
+                            tracing::warn!(engine = engine.name, reason, "an engine of sandboxes cannot be used yet");
+                        }
+                    }
+                });
+                Self(Ok(service))
+            }
             Err(error) => {
                 tracing::error!(%error, "there are no sandboxes; everything else works without them");
                 Self(Err(format!("sandboxes are not to be had: {error}").into()))

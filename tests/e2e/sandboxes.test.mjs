@@ -136,6 +136,12 @@ test('the command line makes, runs, copies, forwards and deletes', only, async (
   assert.match((await sandbox('show', 'cli')).stderr, /there is no sandbox "cli"/);
 });
 
+test('a reader that has seen enough ends a command without a word', only, async () => {
+  const env = { ...process.env, HOME: prepared.folder, AURALINK_GRPC: `http://${server.grpc}`, AURALINK_CONFIG: prepared.file };
+  const { stderr } = await run('sh', ['-c', `"${prepared.binary}" sandbox engines | true`], { env });
+  assert.equal(stderr, '');
+});
+
 test('the command line makes a port of the sandbox one of this machine', only, async () => {
   const { id } = await create();
   const program = "import socket\ns=socket.create_server(('127.0.0.1',8080))\nprint('up',flush=True)\nc,_=s.accept()\nc.sendall(c.recv(9)[::-1])";
