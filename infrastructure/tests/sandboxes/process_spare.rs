@@ -57,6 +57,10 @@ async fn its_body_is_the_spare_with_limits_of_its_own() {
     assert_eq!(agents(&spare), 1, "its agent is the sandbox's");
     assert_eq!(sandbox.out("pwd").await, "/work/here");
     assert_eq!(sandbox.out("ulimit -f").await, (limits.disk_bytes / 512).to_string());
+    let taken = tempfile::tempdir().unwrap();
+    sandbox.engine.snapshot(&sandbox.id, &sandbox.home, taken.path()).await.unwrap();
+    let record = std::fs::read_to_string(taken.path().join("process.json")).unwrap();
+    assert!(!record.contains("FLAVOUR") && !record.contains("body"), "a snapshot has neither its environment nor its body: {record}");
     // More processes than are allowed, and a file that is larger than the disk.
     assert_ne!(sandbox.sh("for n in $(seq 40); do sleep 5 & done; wait").await.code(), 0);
     assert_ne!(sandbox.sh("head -c 5000000 /dev/zero > /work/here/large").await.code(), 0);

@@ -4,8 +4,12 @@
 //! attaches the port while nothing but the agent runs; `stop` and `delete` take it away. Rule: a process number that the engine tells is
 //! believed only when it is the agent on this machine, since a socket may lead to another one.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::flavour::is_gvisor;
 use super::{ContainerEngine, SandboxId, Spec, VmError};
@@ -75,12 +79,23 @@ impl ContainerEngine {
         }
         let told = self.inspect(id).await?.state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
         let process = told.filter(|pid| *pid > 0).ok_or_else(|| self.failed("the sandbox ended before it had its network"))?;
+        let ended = || self.failed("the sandbox ended before it had its network");
+        // Its number is its own for as long as it lives: that is asked again after the number was used.
+        let handle = i32::try_from(process).ok().and_then(Pid::from_raw).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let handle = handle.ok_or_else(ended)?;
         if !is_same_file(&Path::new("/proc").join(process.to_string()).join("exe"), &self.0.settings.guest) {
             let why = format!("{} does not run on this machine, so sandboxes of it have no network: use none", self.engine_name());
             return Err(VmError::Unavailable { engine: self.engine_name(), reason: why });
         }
-        let (id, network) = (id.clone(), spec.network.clone());
-        self.blocking(home, move |networks| networks.attach_process(&id, &network, process).map(drop)).await
+        let attached = {
+            let (id, network) = (id.clone(), spec.network.clone());
+            self.blocking(home, move |networks| networks.attach_process(&id, &network, process).map(drop)).await
+        };
+        if attached.is_ok() && has_ended(&handle) {
+            self.detach_network(id, home).await?;
+            return Err(ended());
+        }
+        attached
     }
 
     /// Takes away what there is of it; without its home, it is found as a stray.
@@ -97,6 +112,11 @@ impl ContainerEngine {
         let done = tokio::task::spawn_blocking(move || work(networks)).await;
         done.unwrap_or_else(|e| Err(self.failed(format!("a thread ended: {e}"))))
     }
+}
+
+fn has_ended(process: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {

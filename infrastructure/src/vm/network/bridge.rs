@@ -1,5 +1,7 @@
 //! The bridge and its ports, by `ip`.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::world::World;
 use super::{Names, NetworkConfig, Port};
 
@@ -25,7 +27,13 @@ pub(super) fn namespace(world: &World, config: &NetworkConfig, names: &Names, po
     let space = names.space.as_str();
     let ip = |arguments: &[&str]| world.run("ip", arguments).map(drop);
     match process {
-        Some(process) => ip(&["netns", "attach", space, &process.to_string()])?,
+        Some(process) => {
+            ip(&["netns", "attach", space, &process.to_string()])?;
+            let own = |path: &str| std::fs::metadata(path).map(|about| (about.dev(), about.ino())).map_err(|e| format!("{path}: {e}"));
+            if own("/proc/thread-self/ns/net")? == own(&format!("/run/netns/{space}"))? {
+                return Err(format!("process {process} has no network of its own"));
+            }
+        }
         None => ip(&["netns", "add", space])?,
     }
     ip(&["link", "add", "name", &names.link, "type", "veth", "peer", "name", &names.peer, "address", &port.mac])?;

@@ -411,8 +411,8 @@ pub(super) fn snapshot(home: &Path, folder: &Path) -> Result<(), VmError> {
     let root = folder.join("root");
     fs::create_dir(&root).map_err(told)?;
     layer::fill_from_folder(&home.join("root"), &root, None, record.base_bytes.saturating_add(record.limits.disk_bytes))?;
-    // Last: a folder without it is no snapshot.
-    record.write(folder).map_err(told)
+    // Last: a folder without it is no snapshot. Its body, with the environment, is not part of it.
+    Record { body: None, ..record }.write(folder).map_err(told)
 }
 
 /// Every sandbox of this server's that anything is left of.
