@@ -144,3 +144,13 @@ async fn programs_and_paths_that_are_not_right_are_refused() {
     assert!(matches!(large, Err(VmError::Exhausted(_))));
     assert!(matches!(service.dial(&t, id.as_str(), 0).await, Err(VmError::Invalid(_))));
 }
+
+#[tokio::test]
+async fn runtimes_are_those_that_the_operator_offers() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let service = open(&world, folder.path()).await.unwrap();
+    let refused = service.create(&tenant("t"), Request { runtime: "runc-privileged".into(), ..request() }).await;
+    let Err(VmError::Invalid(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("runc-privileged") && why.contains("sandboxes.runtimes"), "{why}");
+    assert!(world.conditions().is_empty());
+}

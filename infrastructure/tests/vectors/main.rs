@@ -14,6 +14,7 @@ mod promises;
 mod qdrant_stub;
 mod service;
 mod transfer;
+mod two_servers;
 mod unreachable;
 mod weaviate_server;
 

@@ -76,6 +76,25 @@ async fn an_answer_that_ends_half_way_is_no_answer() {
     }
 }
 
+/// An engine that sends us elsewhere is not followed: elsewhere may be a place that the server alone reaches, and would be given the token.
+#[tokio::test]
+async fn nobody_is_sent_elsewhere() {
+    let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let moved: &'static str = Box::leak(
+        format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{}/secret\r\ncontent-length: 0\r\n\r\n",
+            elsewhere.local_addr().unwrap()
+        )
+        .into_boxed_str(),
+    );
+    for engine in remotes(&server(Some(moved)).await, Duration::from_secs(5)).into_iter().filter(|engine| engine.name() != "pgvector") {
+        let why = engine.describe(&address()).await.unwrap_err();
+        assert!(matches!(why, VectorError::Unavailable { .. } | VectorError::Engine { .. }), "{}: {why}", engine.name());
+    }
+    let came = tokio::time::timeout(Duration::from_millis(100), elsewhere.accept()).await;
+    assert!(came.is_err(), "somebody followed");
+}
+
 #[tokio::test]
 async fn a_refused_token_is_told_and_not_shown() {
     let refused = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
