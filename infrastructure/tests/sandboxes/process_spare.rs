@@ -101,6 +101,18 @@ async fn what_needs_more_is_begun_from_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_cannot_be_used_is_replaced_by_a_body_begun_from_nothing() {
+    let bench = bench().await;
+    let spare = a_spare(bench.homes.path());
+    // Its socket cannot be taken over.
+    std::fs::remove_file(spare.join("agent.sock")).unwrap();
+    let sandbox = bench.sandbox().await;
+    assert_eq!(sandbox.out("echo here; pwd; echo $FLAVOUR").await, "here\n/workspace\nplain");
+    eventually("the spare is gone", async || agents(&spare) == 0 && !spare.exists()).await;
+    sandbox.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spare_ends_with_its_server() {
     let bench = bench().await;
     let spare = a_spare(bench.homes.path());

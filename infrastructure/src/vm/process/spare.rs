@@ -170,21 +170,30 @@ impl Spare {
         }
     }
 
-    /// Becomes the sandbox's body. What fails is to be ended by its id.
+    /// Becomes the sandbox's body; ended when it cannot.
     pub(super) async fn become_body(self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<Running, VmError> {
         let body = Body { id: self.id.clone(), workdir: spec.workdir.clone(), env: spec.env.clone() };
         let record = Record { limits: spec.limits, body: Some(body), ..Record::read(home)? };
         let Self { group, agent, home: own, .. } = self;
-        {
-            let (id, record, home, group) = (id.clone(), record.clone(), home.to_path_buf(), group.clone());
+        let moved = {
+            let (id, record, own, home, group) = (id.clone(), record.clone(), own.clone(), home.to_path_buf(), group.clone());
             blocking(move || {
                 move_in(&record, &own, &home, &group)
                     .map_err(|source| VmError::Io { what: format!("starting {id} in a body that was made before"), source })
             })
-            .await?;
+            .await
+        };
+        let kept = match moved {
+            Ok(()) => agent.keep(spec.limits.disk_bytes).await,
+            Err(error) => Err(error),
+        };
+        match kept {
+            Ok(()) => Ok(Running::watched(id, home, record, group, agent)),
+            Err(error) => {
+                apart(move || remove(&group, &own)).await;
+                Err(error)
+            }
         }
-        agent.keep(spec.limits.disk_bytes).await?;
-        Ok(Running::watched(id, home, record, group, agent))
     }
 
     /// Ends it and removes what there is of it.
@@ -244,7 +253,8 @@ fn move_in(record: &Record, own: &Path, home: &Path, group: &Group) -> std::io::
 }
 
 fn remove(group: &Group, home: &Path) {
-    let done = group.kill(&[], PATIENCE).and_then(|()| group.remove()).and_then(|()| remove_tree(home));
+    let folder = || if home.exists() { remove_tree(home).map(drop) } else { Ok(()) };
+    let done = group.kill(&[], PATIENCE).and_then(|()| group.remove()).and_then(|()| folder());
     if let Err(error) = done {
         tracing::warn!(home = %home.display(), %error, "a sandbox that was made ahead of its time cannot be removed: the next start of the server does it");
     }
