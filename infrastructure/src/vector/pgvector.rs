@@ -74,6 +74,8 @@ impl PgVector {
         let options: PgConnectOptions = url.reveal().parse().map_err(wrong)?;
         let settings = [
             ("statement_timeout", timeout.as_millis().to_string()),
+            // Rolling back what was never begun is no news.
+            ("client_min_messages", "error".into()),
             ("hnsw.ef_search", EF_SEARCH.to_string()),
             ("hnsw.iterative_scan", "strict_order".into()),
         ];
@@ -81,6 +83,13 @@ impl PgVector {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .test_before_acquire(false)
+            // Who is cut off while a transaction begins leaves it open: the next one's writes would be part of it.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+                    Ok(true)
+                })
+            })
             .before_acquire(|connection, rested| {
                 Box::pin(async move {
                     if rested.idle_for > TRIED_AFTER {

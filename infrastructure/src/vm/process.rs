@@ -177,7 +177,8 @@ impl ProcessEngine {
             spare.end().await;
             return None;
         }
-        self.bodies().remove(id);
+        // Before its record says so: who asks meanwhile must not remember another.
+        self.bodies().insert(id.clone(), spare.id().clone());
         match spare.become_body(id, spec, home).await {
             Ok(running) => Some(running),
             Err(error) => {

@@ -170,6 +170,10 @@ impl Spare {
         }
     }
 
+    pub(super) fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
     /// Becomes the sandbox's body; ended when it cannot.
     pub(super) async fn become_body(self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<Running, VmError> {
         let body = Body { id: self.id.clone(), workdir: spec.workdir.clone(), env: spec.env.clone() };
