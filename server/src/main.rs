@@ -46,7 +46,9 @@ mod worker_command;
 
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
-    end_with_the_reader();
+    if !matches!(cli.command, None | Some(cli::Command::Serve(_) | cli::Command::Worker(_))) {
+        end_with_the_reader();
+    }
     let done = match cli.command {
         None => block_on(serve::run(cli.serve)),
         Some(cli::Command::Serve(args)) => block_on(serve::run(args)),
@@ -72,13 +74,13 @@ fn main() -> std::process::ExitCode {
 }
 
 /// `auralink ... | head` closes our output when it has seen enough: that is no crash. Rust ignores SIGPIPE, which a server needs, and its
-/// `println!` panics instead.
+/// `println!` panics instead. The exit code is what a shell shows for SIGPIPE.
 fn end_with_the_reader() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let said = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
         if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
-            std::process::exit(0);
+            std::process::exit(141);
         }
         usual(panic);
     }));

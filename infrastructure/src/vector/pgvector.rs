@@ -36,7 +36,8 @@ const SCHEMA: &str = "
     CREATE SCHEMA IF NOT EXISTS auralink_vectors;
     CREATE TABLE IF NOT EXISTS auralink_vectors.collections (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tenant text NOT NULL, name text NOT NULL,
-        dimension integer NOT NULL, metric text NOT NULL, UNIQUE (tenant, name));
+        dimension integer NOT NULL, metric text NOT NULL, UNIQUE (tenant, name),
+        relation text NOT NULL UNIQUE DEFAULT 'c' || replace(gen_random_uuid()::text, '-', ''));
 ";
 
 /// The engine.
@@ -44,7 +45,7 @@ const SCHEMA: &str = "
 pub struct PgVector {
     pool: PgPool,
     ready: OnceCell<()>,
-    /// As last seen. A table's name is used for one collection ever, and that one's dimension and metric do not change.
+    /// As last seen. A table's name is random, so it is used for one collection ever, also after a database was restored, and that one's dimension and metric do not change.
     tables: Mutex<HashMap<Address, Table>>,
     timeout: Duration,
 }
@@ -72,16 +73,16 @@ impl PgVector {
         let wrong =
             |_| VectorError::Unavailable { engine: NAME, reason: "its url is no postgres:// URL: correct what vectors.url names".into() };
         let options: PgConnectOptions = url.reveal().parse().map_err(wrong)?;
-        let settings = [
-            ("statement_timeout", timeout.as_millis().to_string()),
-            // Rolling back what was never begun is no news.
-            ("client_min_messages", "error".into()),
-            ("hnsw.ef_search", EF_SEARCH.to_string()),
-            ("hnsw.iterative_scan", "strict_order".into()),
-        ];
+        let settings = [("statement_timeout", timeout.as_millis().to_string())];
         let options = options.application_name("auralink-vectors").options(settings);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
+            // Here and not among the options, which a pooler in between may drop. Rolling back what was never begun is no news.
+            .after_connect(|connection, _| {
+                let settings =
+                    format!("SET client_min_messages = error; SET hnsw.ef_search = {EF_SEARCH}; SET hnsw.iterative_scan = strict_order");
+                Box::pin(async move { sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *connection).await.map(drop) })
+            })
             .test_before_acquire(false)
             // Who is cut off while a transaction begins leaves it open: the next one's writes would be part of it.
             .after_release(|connection, _| {
@@ -134,7 +135,7 @@ impl PgVector {
                     done => return done,
                 }
             }
-            let sql = "SELECT id, dimension, metric FROM auralink_vectors.collections WHERE tenant = $1 AND name = $2";
+            let sql = "SELECT relation, dimension, metric FROM auralink_vectors.collections WHERE tenant = $1 AND name = $2";
             let row = sqlx::query(sql).bind(address.tenant().as_str()).bind(address.name()).fetch_optional(&self.pool).await;
             let Some(row) = row.map_err(|why| self.failed(why))? else { return Err(VectorError::NotFound(address.name().to_owned())) };
             let table = self.table_of(&row)?;
@@ -154,7 +155,7 @@ impl PgVector {
     fn table_of(&self, row: &PgRow) -> Result<Table, VectorError> {
         let metric: Metric = row.get::<&str, _>("metric").parse()?;
         let spec = Spec { dimension: row.get::<i32, _>("dimension").unsigned_abs(), metric };
-        Ok(Table { name: format!("auralink_vectors.c{}", row.get::<i64, _>("id")), spec })
+        Ok(Table { name: format!("auralink_vectors.{}", row.get::<&str, _>("relation")), spec })
     }
 
     fn failed(&self, why: sqlx::Error) -> VectorError {
@@ -278,7 +279,7 @@ impl Engine for PgVector {
         self.within(async {
             let mut transaction = self.pool.begin().await.map_err(|why| self.failed(why))?;
             let sql = "INSERT INTO auralink_vectors.collections (tenant, name, dimension, metric) VALUES ($1, $2, $3, $4)
-                       ON CONFLICT DO NOTHING RETURNING id, dimension, metric";
+                       ON CONFLICT DO NOTHING RETURNING relation, dimension, metric";
             let insert = sqlx::query(sql).bind(address.tenant().as_str()).bind(address.name()).bind(spec.dimension.cast_signed()).bind(spec.metric.as_str());
             let Some(row) = insert.fetch_optional(&mut *transaction).await.map_err(|why| self.failed(why))? else {
                 return Err(VectorError::Exists(address.name().to_owned()));
@@ -305,7 +306,7 @@ impl Engine for PgVector {
     async fn destroy(&self, address: &Address) -> Result<(), VectorError> {
         self.within(async {
             let mut transaction = self.pool.begin().await.map_err(|why| self.failed(why))?;
-            let sql = "DELETE FROM auralink_vectors.collections WHERE tenant = $1 AND name = $2 RETURNING id, dimension, metric";
+            let sql = "DELETE FROM auralink_vectors.collections WHERE tenant = $1 AND name = $2 RETURNING relation, dimension, metric";
             let row = sqlx::query(sql).bind(address.tenant().as_str()).bind(address.name()).fetch_optional(&mut *transaction).await;
             let Some(row) = row.map_err(|why| self.failed(why))? else { return Err(VectorError::NotFound(address.name().to_owned())) };
             let sql = format!("DROP TABLE {}", self.table_of(&row)?.name);

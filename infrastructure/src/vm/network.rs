@@ -274,7 +274,7 @@ impl Networks {
         let table = self.config.table();
         let mark = self.mark();
         let names =
-            self.world.enter(|world| Ok(nftables::chains(world, &table).into_iter().chain(bridge::marks(world)).collect::<Vec<_>>()));
+            self.world.enter(|world| Ok(nftables::chains(world, &table).into_iter().chain(bridge::marks(world, "")).collect::<Vec<_>>()));
         let spaces =
             std::fs::read_dir("/run/netns").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let mut all: Vec<SandboxId> = names

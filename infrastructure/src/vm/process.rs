@@ -147,6 +147,12 @@ impl ProcessEngine {
         }
         let record = Record::read(home)?;
         let running = Arc::new(Running::connect(id, home, record, self.group(id, home)).await?);
+        let (mark, at) = (life::mark(&self.body(id, home), home), home.to_path_buf());
+        blocking(move || {
+            processes::go_on(&mark, &at);
+            Ok(())
+        })
+        .await?;
         all.insert(id.clone(), running.clone());
         Ok(running)
     }
@@ -254,16 +260,21 @@ impl Engine for ProcessEngine {
     async fn create(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmError> {
         self.guest()?;
         let spare = if self.spares.fit(spec, &self.groups) { self.spares.take(id, homes_of(home)) } else { None };
-        let made = {
+        let make = |spare| {
             let (id, spec, home) = (id.clone(), spec.clone(), home.to_path_buf());
-            blocking(move || life::create(&id, &spec, &home, spare)).await
+            blocking(move || life::create(&id, &spec, &home, spare))
         };
-        if made.is_err()
-            && let Some(spare) = self.spares.body_of(id)
-        {
-            spare.end().await;
+        let taken = spare.is_some();
+        match make(spare).await {
+            Err(error) if taken => {
+                tracing::warn!(%id, %error, "a sandbox that was made before cannot be used: another is made");
+                if let Some(spare) = self.spares.body_of(id) {
+                    spare.end().await;
+                }
+                make(None).await
+            }
+            made => made,
         }
-        made
     }
 
     async fn start(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<(), VmError> {
@@ -277,7 +288,7 @@ impl Engine for ProcessEngine {
             None => self.start_anew(id, spec, home).await,
         };
         if self.spares.fit(spec, &self.groups) {
-            self.spares.refill(Maker { homes: homes_of(home).to_path_buf(), guest: self.guest()?, groups: self.groups.clone() });
+            self.spares.refill(&Maker { homes: homes_of(home).to_path_buf(), guest: self.guest()?, groups: self.groups.clone() });
         }
         match started {
             Ok(running) => {
@@ -338,7 +349,8 @@ impl Engine for ProcessEngine {
         let (home_copy, folder) = (home.to_path_buf(), folder.to_path_buf());
         let mark = (condition == Condition::Running && !thaw).then(|| life::mark(&self.body(id, home), home));
         let done = blocking(move || {
-            let _stopped = mark.as_deref().map(processes::Stopped::all);
+            let stopped = mark.map(|mark| processes::Stopped::all(&mark, &home_copy)).transpose();
+            let _stopped = stopped.map_err(|source| VmError::Io { what: "stopping its programs".into(), source })?;
             life::snapshot(&home_copy, &folder)
         })
         .await;

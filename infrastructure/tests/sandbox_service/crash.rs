@@ -103,6 +103,38 @@ fn while_one_is_stopped_and_started() {
     );
 }
 
+/// What a start that was cut short lacks (its network, its limits) nobody can tell, so it is not taken for one that runs.
+#[test]
+fn one_that_was_being_started_is_stopped() {
+    let mut stopped = 0;
+    for step in 1..=12 {
+        let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let acknowledged = runtime.block_on(async {
+            let service = open(&world, folder.path()).await.unwrap();
+            let t = tenant("t");
+            let id = service.create(&t, request()).await.unwrap().id;
+            service.stop(&t, id.as_str(), Duration::ZERO).await.unwrap();
+            world.fate(Fate::Crash(step));
+            tokio::select! {
+                started = service.start(&t, id.as_str()) => started.is_ok(),
+                () = world.crashed.notified() => false,
+            }
+        });
+        drop(runtime);
+        world.fate(Fate::Well);
+        let ran = world.conditions().into_values().any(|condition| condition == Condition::Running);
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let service = open(&world, folder.path()).await.unwrap();
+            assert_whole(&service, &world, folder.path(), &format!("crash at step {step}"));
+            let status = service.list(&tenant("t"), &BTreeMap::new(), None, 1)[0].status;
+            stopped += usize::from(ran && status == Status::Stopped);
+            assert!(!acknowledged || status == Status::Running, "step {step}: what was acknowledged is so");
+        });
+    }
+    assert!(stopped > 0, "no crash fell between the engine's start and its record");
+}
+
 #[test]
 fn while_one_is_paused_and_resumed() {
     crash_everywhere(

@@ -145,6 +145,11 @@ impl Sandbox<'_> {
         Self { engine, bench: self.bench, id: self.id.clone(), home: self.home.clone(), spec: self.spec.clone() }
     }
 
+    /// What a connection by busybox answers; `no` when there is none.
+    pub async fn reach(&self, address: &str, port: u16) -> String {
+        self.out(&format!("nc -w 3 {address} {port} </dev/null 2>/dev/null || echo no")).await
+    }
+
     /// Begins a program.
     pub async fn exec(&self, exec: ExecSpec) -> Result<Exec, VmError> {
         self.engine.exec(&self.id, &self.home, exec).await

@@ -1,16 +1,14 @@
 //! Networks of containers, by this server's own bridge, in a world of the test's own (`network_world::World`).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use auralink_infrastructure::vm::container::{ContainerEngine, Settings};
 use auralink_infrastructure::vm::network::Networks;
-use auralink_infrastructure::vm::spec::Destination;
 use auralink_infrastructure::vm::{Network, SandboxId, Source, Spec, VmError};
 
-use crate::conformance::{Bench, Expect, Sandbox};
+use crate::conformance::{Bench, Expect};
 use crate::daemons::{Daemon, docker, podman, rootfs};
-use crate::network_world::{METADATA, PRIVATE, PUBLIC, World};
+use crate::network_world::{METADATA, PRIVATE, PUBLIC, World, to};
 
 fn bench(daemon: &Daemon, world: &World) -> Bench {
     let settings = Settings { network: world.config(), ..daemon.settings() };
@@ -24,17 +22,8 @@ fn bench(daemon: &Daemon, world: &World) -> Bench {
     }
 }
 
-/// What a connection to it answers; `no` when there is none.
-async fn reach(sandbox: &Sandbox<'_>, address: &str, port: u16) -> String {
-    sandbox.out(&format!("nc -w 3 {address} {port} </dev/null 2>/dev/null || echo no")).await
-}
-
 fn left(bench: &Bench, world: &World) -> Vec<SandboxId> {
     Networks::new(world.config(), bench.homes.path()).unwrap().found()
-}
-
-fn to(address: &str, port: Option<u16>) -> Destination {
-    Destination { address: address.parse::<IpAddr>().unwrap(), prefix: 32, port }
 }
 
 async fn nat_and_lists(daemon: &Daemon) {
@@ -44,10 +33,10 @@ async fn nat_and_lists(daemon: &Daemon) {
     assert!(told.nat && told.allow_list, "{told:?}");
     let sandbox = bench.sandbox_of(Spec { network: Network::Nat, ..bench.spec() }).await;
     // The world sees the host's address, not the sandbox's.
-    assert_eq!(reach(&sandbox, PUBLIC, 80).await, "from 203.0.113.1");
+    assert_eq!(sandbox.reach(PUBLIC, 80).await, "from 203.0.113.1");
     assert!(sandbox.out("ip -4 addr show dev eth0").await.contains("10.213."));
     for near in [PRIVATE, METADATA, "203.0.113.1", "10.213.0.1", "127.0.0.1"] {
-        assert_eq!(reach(&sandbox, near, 80).await, "no", "{near} is reached");
+        assert_eq!(sandbox.reach(near, 80).await, "no", "{near} is reached");
     }
     assert_eq!(sandbox.out("cat /etc/resolv.conf").await, "nameserver 203.0.113.9");
     // It cannot change its own address.
@@ -56,17 +45,17 @@ async fn nat_and_lists(daemon: &Daemon) {
     assert!(left(&bench, &world).is_empty(), "{:?}", left(&bench, &world));
 
     let sandbox = bench.sandbox_of(Spec { network: Network::Allow(vec![to(PUBLIC, Some(80))]), ..bench.spec() }).await;
-    assert_eq!(reach(&sandbox, PUBLIC, 80).await, "from 203.0.113.1");
-    assert_eq!(reach(&sandbox, PUBLIC, 81).await, "no");
-    assert_eq!(reach(&sandbox, "203.0.113.10", 80).await, "no");
+    assert_eq!(sandbox.reach(PUBLIC, 80).await, "from 203.0.113.1");
+    assert_eq!(sandbox.reach(PUBLIC, 81).await, "no");
+    assert_eq!(sandbox.reach("203.0.113.10", 80).await, "no");
     // A restarted server goes on with it; stopped it has no port, and begun again it has one again.
     let again = sandbox.with((bench.again)());
     drop(sandbox);
     again.engine.stop(&again.id, &again.home, std::time::Duration::from_millis(200)).await.unwrap();
     assert!(left(&bench, &world).is_empty());
     again.engine.start(&again.id, &again.spec, &again.home).await.unwrap();
-    assert_eq!(reach(&again, PUBLIC, 80).await, "from 203.0.113.1");
-    assert_eq!(reach(&again, PUBLIC, 81).await, "no");
+    assert_eq!(again.reach(PUBLIC, 80).await, "from 203.0.113.1");
+    assert_eq!(again.reach(PUBLIC, 81).await, "no");
     again.delete().await;
 
     // What no tenant may name is refused at the start, and neither a port nor a running sandbox is left.

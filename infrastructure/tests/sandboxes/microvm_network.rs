@@ -1,15 +1,13 @@
 //! Networks of microVMs by a TAP, in a world of the test's own (`network_world::World`). The guest has busybox alone: its agent sets the interface up.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use auralink_infrastructure::vm::network::Networks;
 use auralink_infrastructure::vm::qemu::{QemuConfig, QemuEngine};
-use auralink_infrastructure::vm::spec::Destination;
 use auralink_infrastructure::vm::{Condition, Network, Source, Spec, VmError};
 
-use crate::conformance::{Bench, Expect, Sandbox};
-use crate::network_world::{METADATA, PRIVATE, PUBLIC, World};
+use crate::conformance::{Bench, Expect};
+use crate::network_world::{METADATA, PRIVATE, PUBLIC, World, to};
 
 fn bench(world: &World) -> Bench {
     let config = QemuConfig { kvm: false, network: world.config(), ..QemuConfig::default() };
@@ -23,17 +21,8 @@ fn bench(world: &World) -> Bench {
     }
 }
 
-/// What a connection to it answers; `no` when there is none.
-async fn reach(sandbox: &Sandbox<'_>, address: &str, port: u16) -> String {
-    sandbox.out(&format!("nc -w 3 {address} {port} </dev/null 2>/dev/null || echo no")).await
-}
-
 fn left(bench: &Bench, world: &World) -> Vec<auralink_infrastructure::vm::SandboxId> {
     Networks::new(world.config(), bench.homes.path()).unwrap().found()
-}
-
-fn to(address: &str, port: Option<u16>) -> Destination {
-    Destination { address: address.parse::<IpAddr>().unwrap(), prefix: 32, port }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,15 +33,15 @@ async fn nat_reaches_the_world_and_nothing_near() {
     assert!(told.nat && told.allow_list, "{told:?}");
     let sandbox = bench.sandbox_of(Spec { network: Network::Nat, ..bench.spec() }).await;
     // The world sees the host's address, not the sandbox's.
-    assert_eq!(reach(&sandbox, PUBLIC, 80).await, "from 203.0.113.1");
+    assert_eq!(sandbox.reach(PUBLIC, 80).await, "from 203.0.113.1");
     assert!(sandbox.out("ip -4 addr show dev eth0").await.contains("10.213."));
     for near in [PRIVATE, METADATA, "203.0.113.1", "10.213.0.1", "127.0.0.1"] {
-        assert_eq!(reach(&sandbox, near, 80).await, "no", "{near} is reached");
+        assert_eq!(sandbox.reach(near, 80).await, "no", "{near} is reached");
     }
     assert_eq!(sandbox.out("cat /etc/resolv.conf").await, "nameserver 203.0.113.9");
     // Its root may give itself another address; what comes under it is dropped.
     sandbox.out("ip addr flush dev eth0 && ip addr add 10.213.9.9/16 dev eth0 && ip route add default via 10.213.0.1").await;
-    assert_eq!(reach(&sandbox, PUBLIC, 80).await, "no");
+    assert_eq!(sandbox.reach(PUBLIC, 80).await, "no");
     sandbox.delete().await;
     assert!(left(&bench, &world).is_empty());
 }
@@ -62,17 +51,17 @@ async fn an_allow_list_is_all_that_is_reached_and_stopping_takes_the_tap_away() 
     let world = World::new();
     let bench = bench(&world);
     let sandbox = bench.sandbox_of(Spec { network: Network::Allow(vec![to(PUBLIC, Some(80))]), ..bench.spec() }).await;
-    assert_eq!(reach(&sandbox, PUBLIC, 80).await, "from 203.0.113.1");
-    assert_eq!(reach(&sandbox, PUBLIC, 81).await, "no");
-    assert_eq!(reach(&sandbox, "203.0.113.10", 80).await, "no");
+    assert_eq!(sandbox.reach(PUBLIC, 80).await, "from 203.0.113.1");
+    assert_eq!(sandbox.reach(PUBLIC, 81).await, "no");
+    assert_eq!(sandbox.reach("203.0.113.10", 80).await, "no");
     // A restarted server goes on with it.
     let again = sandbox.with((bench.again)());
     drop(sandbox);
-    assert_eq!(reach(&again, PUBLIC, 80).await, "from 203.0.113.1");
+    assert_eq!(again.reach(PUBLIC, 80).await, "from 203.0.113.1");
     again.engine.stop(&again.id, &again.home, std::time::Duration::from_millis(200)).await.unwrap();
     assert!(left(&bench, &world).is_empty());
     again.engine.start(&again.id, &again.spec, &again.home).await.unwrap();
-    assert_eq!(reach(&again, PUBLIC, 80).await, "from 203.0.113.1");
+    assert_eq!(again.reach(PUBLIC, 80).await, "from 203.0.113.1");
     again.delete().await;
     // What no tenant may name is refused at the start, and leaves nothing.
     let refused = bench.made(Spec { network: Network::Allow(vec![to(METADATA, None)]), ..bench.spec() }).await;
@@ -118,7 +107,7 @@ async fn one_begun_from_a_snapshot_has_an_address_of_its_own() {
     assert_eq!(one.lines().count(), 2, "{one}");
     assert!(one.lines().zip(other.lines()).all(|(one, other)| one != other), "{one}; {other}");
     for each in [&sandbox, &clone] {
-        assert_eq!(reach(each, PUBLIC, 80).await, "from 203.0.113.1");
+        assert_eq!(each.reach(PUBLIC, 80).await, "from 203.0.113.1");
         each.delete().await;
     }
 }

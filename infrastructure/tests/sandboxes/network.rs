@@ -103,6 +103,22 @@ async fn no_sandbox_fills_the_table_of_connections() {
     two.delete().await;
 }
 
+#[tokio::test]
+async fn an_interface_of_the_machines_own_is_not_taken_for_the_bridge() {
+    let world = World::new();
+    let (homes, id) = (tempfile::tempdir().unwrap(), SandboxId::random().unwrap());
+    // `up0` is the way to the world; a bridge that somebody else made is no more ours.
+    world.ip("link add name br0 type bridge");
+    for bridge in ["up0", "br0"] {
+        let networks = Networks::new(NetworkConfig { bridge: bridge.into(), ..world.config() }, homes.path()).unwrap();
+        let refused = networks.attach_namespace(&id, &Network::Nat).unwrap_err().to_string();
+        assert!(refused.contains(bridge) && refused.contains("sandboxes.network.bridge"), "{refused}");
+        assert!(!world.ip(&format!("addr show dev {bridge}")).contains("10.213."), "it was given an address");
+        assert!(networks.found().is_empty());
+    }
+    assert!(!world.rules().contains("up0"), "{}", world.rules());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_crash_left_is_found_and_removed() {
     let world = World::new();

@@ -2,11 +2,13 @@
 //! neighbour and the cloud's metadata service. The real machine's interfaces and firewall are never touched. Needs root.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use auralink_infrastructure::vm::SandboxId;
 use auralink_infrastructure::vm::network::NetworkConfig;
+use auralink_infrastructure::vm::spec::Destination;
 
 /// A server in the internet, one in a private network, the metadata service; all listen on port 80.
 pub const PUBLIC: &str = "203.0.113.9";
@@ -55,6 +57,23 @@ impl World {
         world
     }
 
+    /// What `ip` says in it.
+    pub fn ip(&self, arguments: &str) -> String {
+        self.run("ip", arguments)
+    }
+
+    /// Its firewall.
+    pub fn rules(&self) -> String {
+        self.run("nft", "list ruleset")
+    }
+
+    fn run(&self, program: &str, arguments: &str) -> String {
+        let mut command = Command::new("ip");
+        let output = command.args(["netns", "exec", &self.host, program]).args(arguments.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     pub fn config(&self) -> NetworkConfig {
         NetworkConfig {
             inside: Some(PathBuf::from("/run/netns").join(&self.host)),
@@ -74,4 +93,9 @@ impl Drop for World {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
         }
     }
+}
+
+/// One address, as an entry of an allow-list.
+pub fn to(address: &str, port: Option<u16>) -> Destination {
+    Destination { address: address.parse::<IpAddr>().unwrap(), prefix: 32, port }
 }

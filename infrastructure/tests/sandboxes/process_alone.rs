@@ -7,7 +7,7 @@ use std::sync::Arc;
 use auralink_infrastructure::vm::process::{ProcessConfig, ProcessEngine};
 use auralink_infrastructure::vm::{Engine, Source};
 
-use crate::conformance::{Bench, Expect};
+use crate::conformance::{Bench, Expect, eventually};
 
 pub async fn bench() -> Bench {
     let new = || Arc::new(ProcessEngine::without_control_groups(ProcessConfig::default()));
@@ -23,6 +23,27 @@ pub async fn bench() -> Bench {
 }
 
 conformance!(bench);
+
+/// As after a server that was killed while it took a snapshot: its programs stand, and a note says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_that_a_server_left_stopped_go_on() {
+    let bench = bench().await;
+    let sandbox = bench.sandbox().await;
+    let count = "(setsid sh -c 'while :; do echo x >> /workspace/count; sleep 0.05; done' >/dev/null 2>&1 & echo $! > /workspace/pid)";
+    sandbox.out(count).await;
+    sandbox.out("kill -STOP $(cat /workspace/pid)").await;
+    let lines = || std::fs::read_to_string(sandbox.home.join("root/workspace/count")).unwrap_or_default().len();
+    std::fs::write(sandbox.home.join("stopped"), "").unwrap();
+    let before = lines();
+    let again = sandbox.with((bench.again)());
+    again.out("true").await;
+    eventually("it counts on", async || lines() > before).await;
+    assert!(!sandbox.home.join("stopped").exists());
+    // What its own shell stopped stays so.
+    sandbox.out("kill -STOP $(cat /workspace/pid)").await;
+    sandbox.with((bench.again)()).out("grep -q '^State:.T' /proc/$(cat /workspace/pid)/status").await;
+    again.delete().await;
+}
 
 /// The tests above once more, by a user who is nobody.
 #[test]
@@ -43,5 +64,6 @@ fn all_of_it_as_another_user() {
     command.args(["process_alone::", "--skip", "all_of_it_as_another_user"]).env("AURALINK_GUEST", &guest).env("TMPDIR", &temporary);
     let done = command.env("HOME", &temporary).current_dir("/").uid(NOBODY).gid(NOBODY).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
-    assert!(String::from_utf8_lossy(&done.stdout).contains(" passed; 0 failed"), "{}", String::from_utf8_lossy(&done.stdout));
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(said.contains("test process_alone::a_snapshot_begins_again ... ok") && said.contains(" passed; 0 failed"), "{said}");
 }

@@ -14,6 +14,11 @@ fn config() -> ProcessConfig {
     ProcessConfig { spares: 1, ..ProcessConfig::default() }
 }
 
+/// What shows whether a sandbox has a body that was made before: only of those is anybody's agent begun with `--owned`.
+fn is_body(sandbox: &crate::conformance::Sandbox<'_>) -> bool {
+    std::fs::read_to_string(sandbox.home.join("process.json")).unwrap().contains("\"body\"")
+}
+
 /// A bench whose next usual sandbox has a body that was made before.
 pub async fn bench() -> Bench {
     let engine = Arc::new(ProcessEngine::new(config()));
@@ -75,6 +80,69 @@ async fn its_body_is_the_spare_with_limits_of_its_own() {
     again.engine.start(&again.id, &again.spec, &again.home).await.unwrap();
     assert_eq!(again.out("cat kept; pwd").await, "kept\n/work/here");
     again.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_may_be_given_more_than_a_spare_has() {
+    let bench = bench().await;
+    let limits = Limits { memory_bytes: 2 * Limits::default().memory_bytes, processes: 400, ..bench.spec().limits };
+    let sandbox = bench.sandbox_of(Spec { limits, ..bench.spec() }).await;
+    assert!(is_body(&sandbox));
+    // More than the spare's limit, in memory that counts.
+    let half_as_much_again = Limits::default().memory_bytes * 3 / 2;
+    let script = format!("python3 -c 'held = bytearray({half_as_much_again}); print(len(held))'");
+    assert_eq!(sandbox.out(&script).await, half_as_much_again.to_string());
+    sandbox.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_while_it_begins_does_not_mistake_its_body() {
+    let bench = bench().await;
+    let spare = a_spare(bench.homes.path());
+    let made = bench.made(bench.spec()).await;
+    let (asking, begun) = (std::sync::atomic::AtomicBool::new(true), std::sync::atomic::AtomicBool::new(false));
+    let ask = async {
+        while asking.load(std::sync::atomic::Ordering::Relaxed) {
+            // Neither is of any use before it runs.
+            let _ = made.engine.usage(&made.id, &made.home).await;
+            let _ = made.engine.list_folder(&made.id, &made.home, "/", 1).await;
+            begun.store(true, std::sync::atomic::Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    };
+    let start = async {
+        while !begun.load(std::sync::atomic::Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        made.engine.start(&made.id, &made.spec, &made.home).await.unwrap();
+        asking.store(false, std::sync::atomic::Ordering::Relaxed);
+    };
+    tokio::join!(ask, start);
+    assert!(is_body(&made));
+    made.engine.pause(&made.id, &made.home).await.unwrap();
+    made.engine.resume(&made.id, &made.home).await.unwrap();
+    made.delete().await;
+    eventually("its body is gone", async || agents(&spare) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_are_as_many_as_are_wanted() {
+    let homes = tempfile::tempdir().unwrap();
+    let engine = Arc::new(ProcessEngine::new(ProcessConfig { spares: 3, ..ProcessConfig::default() }));
+    let bench = Bench { engine: engine.clone(), homes, ..bench().await };
+    bench.sandbox().await.delete().await;
+    eventually("three are made", async || engine.spares_ready() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_files_are_gone_is_made_from_nothing() {
+    let bench = bench().await;
+    let spare = a_spare(bench.homes.path());
+    std::fs::remove_dir_all(spare.join("root")).unwrap();
+    let sandbox = bench.sandbox().await;
+    assert!(!is_body(&sandbox));
+    assert_eq!(sandbox.out("echo here").await, "here");
+    sandbox.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

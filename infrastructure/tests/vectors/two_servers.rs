@@ -35,3 +35,36 @@ async fn a_collection_that_another_server_made_anew_is_the_new_one() {
         assert_eq!(found.len(), k.min(301));
     }
 }
+
+/// Searches that are given up, wherever they were, take nothing of what is written after them along.
+#[tokio::test]
+async fn what_is_written_after_a_search_that_was_given_up_is_there() {
+    let url = tokio::task::spawn_blocking(|| postgres::shared().database()).await.unwrap();
+    let [one, other] = [(), ()].map(|()| PgVector::new(&Secret::new(url.as_str()), PATIENCE).unwrap());
+    let address = Address::new(&Tenant::default(), "given-up").unwrap();
+    one.create(&address, &Spec { dimension: 2, metric: Metric::Cosine }).await.unwrap();
+    // Fewer than are asked for: the search begins a transaction of its own for a second look.
+    let query = Query { vector: vec![1.0, 0.0], k: 90, filter: None, with_vectors: false };
+    one.query(&address, &query).await.unwrap();
+    let mut given_up = 0;
+    for n in 0..400_u32 {
+        let search = one.query(&address, &query);
+        // Polled so often and no more: each place where it waits is one to be given up at.
+        let mut search = std::pin::pin!(search);
+        let mut left = n % 8;
+        let done = std::future::poll_fn(|context| match search.as_mut().poll(context) {
+            std::task::Poll::Ready(_) => std::task::Poll::Ready(true),
+            std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(false),
+            std::task::Poll::Pending => {
+                left -= 1;
+                std::task::Poll::Pending
+            }
+        });
+        given_up += u32::from(!done.await);
+        let id = format!("n{n}");
+        one.upsert(&address, vec![record(&id, &[1.0, 1.0])]).await.unwrap();
+        let found = other.get(&address, &[id]).await.unwrap();
+        assert_eq!(found.len(), 1, "{n} was acknowledged and is not there");
+    }
+    assert!(given_up > 50, "only {given_up} were given up");
+}

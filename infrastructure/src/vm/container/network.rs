@@ -77,13 +77,17 @@ impl ContainerEngine {
         if !self.is_ported(&spec.network) {
             return Ok(());
         }
-        let told = self.inspect(id).await?.state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
-        let process = told.filter(|pid| *pid > 0).ok_or_else(|| self.failed("the sandbox ended before it had its network"))?;
         let ended = || self.failed("the sandbox ended before it had its network");
+        let inspected = self.inspect(id).await?;
+        let told = inspected.state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
+        let (process, own) = told.filter(|pid| *pid > 0).zip(inspected.id).ok_or_else(ended)?;
         // Its number is its own for as long as it lives: that is asked again after the number was used.
         let handle = i32::try_from(process).ok().and_then(Pid::from_raw).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let handle = handle.ok_or_else(ended)?;
-        if !is_same_file(&Path::new("/proc").join(process.to_string()).join("exe"), &self.0.settings.guest) {
+        let about = Path::new("/proc").join(process.to_string());
+        // Another sandbox has the same agent, in other control groups.
+        let groups = std::fs::read_to_string(about.join("cgroup")).unwrap_or_default();
+        if !is_same_file(&about.join("exe"), &self.0.settings.guest) || own.is_empty() || !groups.contains(&own) {
             let why = format!("{} does not run on this machine, so sandboxes of it have no network: use none", self.engine_name());
             return Err(VmError::Unavailable { engine: self.engine_name(), reason: why });
         }

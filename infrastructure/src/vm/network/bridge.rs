@@ -5,21 +5,45 @@ use std::os::unix::fs::MetadataExt;
 use super::world::World;
 use super::{Names, NetworkConfig, Port};
 
+/// What a bridge of ours is marked with: an interface of that name may be the machine's own, whose traffic would be dropped.
+const MARK: &str = "auralink-bridge";
+
 /// The bridge with its address, up, and forwarding; nothing is done when it is so already.
 pub(super) fn ensure(world: &World, config: &NetworkConfig) -> Result<(), String> {
     let bridge = config.bridge.as_str();
     let address = format!("{}/{}", config.gateway(), config.prefix);
-    if world.run("ip", &["-o", "-4", "addr", "show", "dev", bridge]).is_ok_and(|text| text.contains(&address)) {
+    let is_whole = |text: String| text.contains(&format!("\"{MARK}\"")) && text.contains(&format!("\"{}\"", config.gateway()));
+    if world.run("ip", &["-d", "-j", "addr", "show", "dev", bridge, "up"]).is_ok_and(is_whole) {
         return Ok(());
     }
-    let made = world.run("ip", &["link", "add", "name", bridge, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"]);
     // Somebody else may have made it a moment ago.
-    let unless_there = |done: Result<String, String>| done.map(drop).or_else(|e| if e.contains("exists") { Ok(()) } else { Err(e) });
-    unless_there(made)?;
+    let unless_there = |done: Result<String, String>| {
+        done.map(drop).or_else(|e| if e.contains("exists") || e.contains("already assigned") { Ok(()) } else { Err(e) })
+    };
+    match world.run("ip", &["link", "add", "name", bridge, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"]) {
+        Ok(_) => world.run("ip", &["link", "set", "dev", bridge, "alias", MARK]).map(drop)?,
+        Err(error) => {
+            unless_there(Err(error))?;
+            is_ours(world, bridge)?;
+        }
+    }
     unless_there(world.run("ip", &["addr", "add", &address, "dev", bridge]))?;
     world.run("ip", &["link", "set", "dev", bridge, "addrgenmode", "none", "up"])?;
     let forward = "/proc/sys/net/ipv4/ip_forward";
     std::fs::write(forward, "1").map_err(|e| format!("{forward}: {e}"))
+}
+
+/// Waits a moment for another server's mark.
+fn is_ours(world: &World, bridge: &str) -> Result<(), String> {
+    for _ in 0..20 {
+        if marks(world, bridge).iter().any(|mark| mark == MARK) {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    Err(format!(
+        "this machine has an interface {bridge} that is not ours: choose another name (`sandboxes.network.bridge`), or delete that one"
+    ))
 }
 
 /// A named network namespace with `eth0`, joined to the bridge by a pair of interfaces: a new one, or the one that a process is in.
@@ -83,9 +107,10 @@ pub(super) fn remove(world: &World, names: &Names) -> Result<(), String> {
     Ok(())
 }
 
-/// The marks that interfaces carry.
-pub(super) fn marks(world: &World) -> Vec<String> {
-    let text = world.run("ip", &["-j", "link", "show"]).unwrap_or_default();
+/// The marks that interfaces carry: of one, or all of them.
+pub(super) fn marks(world: &World, of: &str) -> Vec<String> {
+    let one = ["-j", "link", "show", "dev", of];
+    let text = world.run("ip", if of.is_empty() { &one[..3] } else { &one }).unwrap_or_default();
     let links: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
     links.iter().filter_map(|link| Some(link.get("ifalias")?.as_str()?.to_owned())).collect()
 }

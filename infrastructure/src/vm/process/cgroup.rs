@@ -175,8 +175,10 @@ impl Group {
         }
         let quota = u64::from(limits.cpu_millis.max(10)) * PERIOD_US / 1_000;
         if let Some(memory) = self.v1.get("memory") {
+            // Memory and swap together; a kernel without swap accounting has no such file. It is never below the other, so it is written first,
+            // where that grows, and last, where it shrinks.
+            let _ = write(memory, "memory.memsw.limit_in_bytes", limits.memory_bytes);
             write(memory, "memory.limit_in_bytes", limits.memory_bytes)?;
-            // Memory and swap together; a kernel without swap accounting has no such file.
             let _ = write(memory, "memory.memsw.limit_in_bytes", limits.memory_bytes);
             let _ = write(memory, "memory.swappiness", 0);
         }

@@ -5,10 +5,14 @@
 //! program in a sandbox can write any arguments it likes, but is never number 1.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
+
+/// The note in a sandbox's home that its programs stand.
+const STOPPED: &str = "stopped";
 
 /// The agents whose mark `wanted` accepts.
 pub(super) fn agents<T>(wanted: impl Fn(&str) -> Option<T>) -> Vec<(Pid, T)> {
@@ -86,12 +90,20 @@ pub(super) fn kill_sandbox(mark: &str, patience: Duration) -> bool {
 }
 
 /// Programs of a sandbox that were stopped and go on when this is dropped: what there is in place of a freezer. They could notice.
-pub(super) struct Stopped(Vec<Pid>);
+pub(super) struct Stopped {
+    programs: Vec<Pid>,
+    /// There as long as they stand: a server that was killed meanwhile left them so ([`go_on`]).
+    note: PathBuf,
+}
 
 impl Stopped {
     /// All that run under the agent of this mark; blocks until they stand, for a second at most.
-    pub(super) fn all(mark: &str) -> Self {
-        let mut stopped = Vec::new();
+    ///
+    /// # Errors
+    /// When the note cannot be written; nothing is stopped then.
+    pub(super) fn all(mark: &str, home: &Path) -> io::Result<Self> {
+        let mut stopped = Self { programs: Vec::new(), note: home.join(STOPPED) };
+        fs::write(&stopped.note, "")?;
         let found = agents(|other| (other == mark).then_some(()));
         for _ in 0..50 {
             let running: Vec<Pid> = found.iter().flat_map(|(agent, ())| others(*agent)).filter(|pid| !stands(*pid)).collect();
@@ -100,22 +112,37 @@ impl Stopped {
             }
             for pid in running {
                 signal(pid, Signal::STOP, || found.iter().any(|(agent, ())| others(*agent).contains(&pid)));
-                if !stopped.contains(&pid) {
-                    stopped.push(pid);
+                if !stopped.programs.contains(&pid) {
+                    stopped.programs.push(pid);
                 }
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self(stopped)
+        Ok(stopped)
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        for pid in &self.0 {
+        for pid in &self.programs {
             signal(*pid, Signal::CONT, || stands(*pid));
         }
+        let _ = fs::remove_file(&self.note);
     }
+}
+
+/// Has programs go on that a server stopped and did not live to continue; one that its own shell stopped goes on with them. Blocks.
+pub(super) fn go_on(mark: &str, home: &Path) {
+    let note = home.join(STOPPED);
+    if !note.exists() {
+        return;
+    }
+    for (agent, ()) in agents(|other| (other == mark).then_some(())) {
+        for pid in others(agent) {
+            signal(pid, Signal::CONT, || others(agent).contains(&pid));
+        }
+    }
+    let _ = fs::remove_file(note);
 }
 
 /// Whether it is stopped, or no more.

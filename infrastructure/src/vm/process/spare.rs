@@ -34,8 +34,8 @@ pub(super) struct Maker {
 /// A sandbox that runs and that nobody asked for yet.
 pub(super) struct Spare {
     id: SandboxId,
-    pub(super) home: PathBuf,
-    pub(super) record: Record,
+    home: PathBuf,
+    record: Record,
     group: Group,
     agent: Agent,
 }
@@ -104,22 +104,32 @@ impl Spares {
         made.chain(state.making.iter().cloned()).collect()
     }
 
-    /// Makes another one in the background, where one is missing. A failure is told and tried again at the next start.
-    pub(super) fn refill(self: &Arc<Self>, maker: Maker) {
-        let Ok(id) = SandboxId::random() else { return };
-        {
+    /// Makes in the background as many as are missing, one after the other. A failure is told and tried again at the next start.
+    pub(super) fn refill(self: &Arc<Self>, maker: &Maker) {
+        let ids: Vec<SandboxId> = {
             let mut state = self.state();
-            state.ready.retain(|spare| !spare.agent.is_over() || !spare.discarded());
-            if state.ready.len() + state.making.len() >= self.wanted {
-                return;
+            let (over, ready) = std::mem::take(&mut state.ready).into_iter().partition(|spare| spare.agent.is_over());
+            state.ready = ready;
+            state.tell();
+            let over: Vec<Spare> = over;
+            for spare in over {
+                tokio::spawn(spare.end());
             }
-            state.making.insert(id.clone());
+            let missing = self.wanted.saturating_sub(state.ready.len() + state.making.len());
+            let ids: Vec<_> = (0..missing).filter_map(|_| SandboxId::random().ok()).collect();
+            state.making.extend(ids.iter().cloned());
+            ids
+        };
+        if ids.is_empty() {
+            return;
         }
-        let spares = Arc::downgrade(self);
+        let (spares, maker) = (Arc::downgrade(self), maker.clone());
         tokio::spawn(async move {
             tokio::time::sleep(AFTER).await;
-            let made = Spare::make(&id, &maker).await;
-            Self::keep(&spares, &id, made).await;
+            for id in ids {
+                let made = Spare::make(&id, &maker).await;
+                Self::keep(&spares, &id, made).await;
+            }
         });
     }
 
@@ -170,34 +180,30 @@ impl Spare {
         }
     }
 
+    /// What its group and its agent are called after.
     pub(super) fn id(&self) -> &SandboxId {
         &self.id
     }
 
     /// Becomes the sandbox's body; ended when it cannot.
     pub(super) async fn become_body(self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<Running, VmError> {
-        let body = Body { id: self.id.clone(), workdir: spec.workdir.clone(), env: spec.env.clone() };
-        let record = Record { limits: spec.limits, body: Some(body), ..Record::read(home)? };
-        let Self { group, agent, home: own, .. } = self;
-        let moved = {
-            let (id, record, own, home, group) = (id.clone(), record.clone(), own.clone(), home.to_path_buf(), group.clone());
-            blocking(move || {
-                move_in(&record, &own, &home, &group)
-                    .map_err(|source| VmError::Io { what: format!("starting {id} in a body that was made before"), source })
-            })
-            .await
-        };
-        let kept = match moved {
-            Ok(()) => agent.keep(spec.limits.disk_bytes).await,
-            Err(error) => Err(error),
-        };
-        match kept {
-            Ok(()) => Ok(Running::watched(id, home, record, group, agent)),
+        match self.move_to(id, spec, home).await {
+            Ok(record) => Ok(Running::watched(id, home, record, self.group, self.agent)),
             Err(error) => {
-                apart(move || remove(&group, &own)).await;
+                self.end().await;
                 Err(error)
             }
         }
+    }
+
+    async fn move_to(&self, id: &SandboxId, spec: &Spec, home: &Path) -> Result<Record, VmError> {
+        let body = Body { id: self.id.clone(), workdir: spec.workdir.clone(), env: spec.env.clone() };
+        let record = Record { limits: spec.limits, body: Some(body), ..Record::read(home)? };
+        let told = format!("starting {id} in a body that was made before");
+        let (own, home, group, to_write) = (self.home.clone(), home.to_path_buf(), self.group.clone(), record.clone());
+        blocking(move || move_in(&to_write, &own, &home, &group).map_err(|source| VmError::Io { what: told, source })).await?;
+        self.agent.keep(spec.limits.disk_bytes).await?;
+        Ok(record)
     }
 
     /// Ends it and removes what there is of it.
@@ -208,13 +214,6 @@ impl Spare {
     /// The same; blocks.
     fn end_now(self) {
         remove(&self.group, &self.home);
-    }
-
-    /// The same for one whose agent ended by itself, on a thread; true.
-    fn discarded(&self) -> bool {
-        let (group, home) = (self.group.clone(), self.home.clone());
-        std::thread::spawn(move || remove(&group, &home));
-        true
     }
 }
 

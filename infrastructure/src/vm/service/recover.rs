@@ -160,10 +160,10 @@ impl Inner {
                 let why = if status == Status::Stopped { "" } else { "it ended while the server was away" };
                 self.mark_after(entry, Status::Stopped, why).await;
             }
-            // It was being stopped: that is finished now.
-            Ok(Condition::Running | Condition::Paused) if status == Status::Stopping => {
+            // It was being stopped: that is finished now. Or started: what it lacks (its network, its limits) nobody can tell.
+            Ok(Condition::Running | Condition::Paused) if matches!(status, Status::Stopping | Status::Starting) => {
                 if let Err(error) = self.stop_locked(entry, std::time::Duration::from_secs(10)).await {
-                    tracing::warn!(sandbox = %entry.id, %error, "a sandbox that was being stopped cannot be stopped yet");
+                    tracing::warn!(sandbox = %entry.id, %error, "a sandbox that was being started or stopped cannot be stopped yet");
                 }
             }
             Ok(condition) => {
