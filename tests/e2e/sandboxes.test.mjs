@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { readFile, readdir, writeFile } from 'node:fs/promises';
+import { readFile, readdir, realpath, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -164,17 +165,24 @@ test('the command line makes a port of the sandbox one of this machine', only, a
   }
 });
 
-/** Process numbers of agents that were begun ahead of their time: those that wait, and those that are a sandbox's by now. */
+/** Process numbers of this server's agents that were begun ahead of their time: those that wait, and those that are a sandbox's by now. */
 async function owned() {
+  const homes = await realpath(join(prepared.folder, 'data/sandboxes/homes'));
+  const mark = `auralink-${createHash('sha256').update(homes).digest('hex').slice(0, 12)}/`;
   const words = async (pid) => [pid, await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')];
   const all = await Promise.all((await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(words));
-  return all.filter(([, line]) => line.startsWith('/run/auralink-guest') && line.includes('--owned')).map(([pid]) => pid);
+  return all.filter(([, line]) => line.startsWith('/run/auralink-guest') && line.includes('--owned') && line.includes(mark)).map(([pid]) => pid);
 }
+
+/** Waits until one more is made ahead of its time. */
+const aSpare = () => eventually(
+  async () => /auralink_sandbox_spares\{[^}]*\} 1$/m.test(await (await fetch(`${server.http}/metrics`)).text()),
+  'one more is made ahead of its time',
+);
 
 test('a server that is killed and started again finds its running sandbox', only, async () => {
   const { id } = await create({ name: 'survivor' });
-  const waiting = async () => /auralink_sandbox_spares\{[^}]*\} 1$/m.test(await (await fetch(`${server.http}/metrics`)).text());
-  await eventually(waiting, 'one more is made ahead of its time');
+  await aSpare();
   const before = await owned();
   const inside = async (script) => {
     const done = await ask('POST', `/api/v1/sandboxes/${id}/exec`, { argv: ['sh', '-c', script] });
@@ -199,8 +207,11 @@ test('a server that is killed and started again finds its running sandbox', only
 });
 
 test('a server that is stopped leaves nothing that nobody took', only, async () => {
+  await create();
+  await aSpare();
   const { json } = await ask('GET', '/api/v1/sandboxes?limit=1000');
   for (const { id } of json.sandboxes) assert.equal((await ask('DELETE', `/api/v1/sandboxes/${id}`)).status, 204);
+  assert.equal((await owned()).length, 1, 'the one that nobody took');
   server.signal('SIGTERM');
   await server.exited();
   assert.deepEqual(await readdir(join(prepared.folder, 'data/sandboxes/homes')), []);
