@@ -91,7 +91,7 @@ fn main() {
             }) / batch as f64;
             println!("network, batch {batch:2}   {us:7.1} us per chunk     RTF {:.5}", us / 1e6 / chunk_seconds);
         }
-        let mut models = SpeechModels::load(&*runtime, &pack, silero.as_deref()).expect("the networks load");
+        let mut models = SpeechModels::load(&*runtime, &pack, silero.as_ref()).expect("the networks load");
         let window = models.detector().window() as f64 / 16_000.0;
         let mut noise = 1_u32;
         let quiet: Vec<f32> = (0..32_000)

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::decoder::DecoderSpec;
 use crate::features::FilterBank;
 use crate::recogniser::RecogniserSpec;
+use crate::runtime::ModelFile;
 pub use embedding::EmbeddingPack;
 use files::PackFiles;
 pub use locations::{embedding_pack, onnxruntime_candidates, open_silero};
@@ -72,7 +73,7 @@ pub enum PackError {
 pub struct Pack {
     name: String,
     language: String,
-    model: Vec<u8>,
+    model: ModelFile,
     filter_bank: Arc<FilterBank>,
     recogniser: RecogniserSpec,
     decoder: Arc<DecoderSpec>,
@@ -111,7 +112,7 @@ impl Pack {
     }
 
     /// The network's ONNX file.
-    pub fn model(&self) -> &[u8] {
+    pub fn model(&self) -> &ModelFile {
         &self.model
     }
 

@@ -5,7 +5,7 @@
 
 use crate::audio::Samples;
 use crate::pack::Pack;
-use crate::runtime::{Model, Runtime, RuntimeError, Tensor};
+use crate::runtime::{Model, Runtime, RuntimeError, Tensor, Value};
 
 /// One state tensor of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,16 +106,16 @@ impl Recogniser {
         let spec = &self.spec;
         let size = batch.len();
         let features = batch.iter().flat_map(|(chunk, _)| chunk.iter().copied()).collect();
-        let mut inputs = vec![(spec.input.as_str(), Tensor::f32([size, spec.chunk_frames, spec.n_mels], features))];
+        let mut inputs = vec![(spec.input.as_str(), Tensor::f32([size, spec.chunk_frames, spec.n_mels], features).into())];
         for (index, state) in spec.states.iter().enumerate() {
             let parts: Vec<&[f32]> = batch.iter().map(|(_, memory)| memory.tensors[index].as_slice()).collect();
             let mut shape = state.shape.clone();
             shape[state.batch_axis] = size;
-            inputs.push((state.input.as_str(), Tensor::f32(shape, stack(&parts, inner_values(state)))));
+            inputs.push((state.input.as_str(), Tensor::f32(shape, stack(&parts, inner_values(state))).into()));
         }
         let names: Vec<&str> = std::iter::once(spec.output.as_str()).chain(spec.states.iter().map(|state| state.output.as_str())).collect();
         let outputs = self.model.run(inputs, &names)?;
-        let values = |index: usize, expected: usize| match outputs.get(index).and_then(Tensor::as_f32) {
+        let values = |index: usize, expected: usize| match outputs.get(index).and_then(Value::f32) {
             Some(values) if values.len() == expected * size => Ok(values),
             _ => Err(RuntimeError::Run {
                 runtime: "the recogniser",
@@ -126,7 +126,7 @@ impl Recogniser {
         let memories = spec.states.iter().enumerate().map(|(i, state)| values(i + 1, state.values())).collect::<Result<Vec<_>, _>>()?;
         for ((index, state), memory) in spec.states.iter().enumerate().zip(memories) {
             for (stream, (_, own)) in batch.iter_mut().enumerate() {
-                unstack(memory, &mut own.tensors[index], stream, size, inner_values(state));
+                unstack(&memory, &mut own.tensors[index], stream, size, inner_values(state));
             }
         }
         Ok(log_probs.chunks(spec.output_values().max(1)).map(<[f32]>::to_vec).collect())

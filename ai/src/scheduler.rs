@@ -125,7 +125,6 @@ impl Engine {
         };
         let (runtime, fell_back) = runtime::open(&config.runtime, &pack::onnxruntime_candidates(library))?;
         let (silero, no_silero) = pack::open_silero(config.vad.as_deref())?;
-        let silero: Option<Arc<[u8]>> = silero.map(Arc::from);
         let counters = Arc::new(Counters::default());
         let (ready, loaded) = mpsc::sync_channel(MAX_THREADS);
         let mut workers = Vec::new();
@@ -136,7 +135,7 @@ impl Engine {
             let nice = config.nice;
             let thread = std::thread::Builder::new()
                 .name(format!("speech-{index}"))
-                .spawn(move || worker.run(runtime, &pack, silero.as_deref(), nice, &ready))
+                .spawn(move || worker.run(runtime, &pack, silero.as_ref(), nice, &ready))
                 .map_err(|error| EngineError::Thread(error.to_string()))?;
             workers.push((shared, Some(thread)));
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use auralink_ai::pack::{Pack, PackError, PackSource, open_silero};
 use auralink_ai::recogniser::Recogniser;
-use auralink_ai::runtime::{self, OnnxRuntime, Rten, Runtime as _, RuntimeChoice, RuntimeError};
+use auralink_ai::runtime::{self, ModelFile, OnnxRuntime, Rten, Runtime as _, RuntimeChoice, RuntimeError};
 use auralink_ai::scheduler::{Engine, EngineConfig};
 use serde_json::json;
 
@@ -111,15 +111,15 @@ fn a_network_of_another_shape_is_refused_when_it_is_loaded() {
     let folder = copy();
     edit(folder.path(), "/features/n_mels", json!(41));
     let pack = open(folder.path()).expect("the manifest alone is possible");
-    assert!(Recogniser::load(&Rten, &pack).is_err());
+    assert!(Recogniser::load(&Rten::default(), &pack).is_err());
 }
 
 #[test]
 fn what_is_no_network_is_refused_by_both_engines() {
     let ort = OnnxRuntime::open(&auralink_ai::pack::onnxruntime_candidates(None)).expect("`make setup` installs ONNX Runtime");
     for bytes in [&b""[..], b"not a model", &[0xff; 1000]] {
-        assert!(matches!(ort.load(bytes), Err(RuntimeError::Load { .. })));
-        assert!(matches!(Rten.load(bytes), Err(RuntimeError::Load { .. })));
+        assert!(matches!(ort.load(&ModelFile::new(bytes)), Err(RuntimeError::Load { .. })));
+        assert!(matches!(Rten::default().load(&ModelFile::new(bytes)), Err(RuntimeError::Load { .. })));
     }
 }
 

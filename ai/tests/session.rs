@@ -26,7 +26,7 @@ impl Rig {
         let onnx = open_silero(None).expect("a Silero file that is there can be read").0.filter(|_| silero);
         assert_eq!(onnx.is_some(), silero, "`make setup` installs Silero VAD");
         let (runtime, _) = open(&RuntimeChoice::Auto, &onnxruntime_candidates(None)).expect("there is always an engine");
-        let models = SpeechModels::load(&*runtime, &pack, onnx.as_deref()).expect("the networks load");
+        let models = SpeechModels::load(&*runtime, &pack, onnx.as_ref()).expect("the networks load");
         Self { pack, models }
     }
 

@@ -1,7 +1,7 @@
 //! A sentence model on one thread: BERT-like encoder, masked mean, unit length.
 
 use crate::pack::EmbeddingPack;
-use crate::runtime::{Model, Runtime, RuntimeError, Tensor};
+use crate::runtime::{Model, Runtime, RuntimeError, Tensor, Value};
 
 /// A tokenised text.
 #[derive(Debug)]
@@ -59,14 +59,14 @@ impl SentenceModel {
         };
         let ids = batch.iter().flat_map(padded).collect();
         let mask = batch.iter().flat_map(|text| (0..length).map(|at| i64::from(at < text.ids.len()))).collect();
-        let mut inputs = vec![("input_ids", Tensor::i64(shape, ids)), ("attention_mask", Tensor::i64(shape, mask))];
+        let mut inputs = vec![("input_ids", Tensor::i64(shape, ids).into()), ("attention_mask", Tensor::i64(shape, mask).into())];
         if self.has_types {
-            inputs.push(("token_type_ids", Tensor::i64(shape, vec![0; batch.len() * length])));
+            inputs.push(("token_type_ids", Tensor::i64(shape, vec![0; batch.len() * length]).into()));
         }
         let outputs = self.model.run(inputs, &[self.output])?;
         let width = self.dimensions;
-        let output = outputs.first().filter(|tensor| tensor.shape == [batch.len(), length, width]);
-        let hidden = output.and_then(Tensor::as_f32);
+        let output = outputs.first().filter(|tensor| tensor.shape() == [batch.len(), length, width]);
+        let hidden = output.and_then(Value::f32);
         let hidden = hidden.ok_or_else(|| wrong(format!("`{}` is not [{}, {length}, {width}]", self.output, batch.len())))?;
         batch
             .iter()

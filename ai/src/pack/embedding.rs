@@ -9,6 +9,7 @@ use tokenizers::{Tokenizer, TruncationParams};
 
 use super::PackError;
 use super::files::{MAX_FILE_BYTES, read};
+use crate::runtime::ModelFile;
 
 /// The largest `tokenizer.json`, bytes: those of multilingual models have some 20 MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
@@ -22,7 +23,7 @@ const MAX_TOKENS: usize = 8_192;
 /// An opened pack.
 pub struct EmbeddingPack {
     name: String,
-    model: Vec<u8>,
+    model: ModelFile,
     tokenizer: Tokenizer,
     dimensions: usize,
     max_tokens: usize,
@@ -73,7 +74,11 @@ impl EmbeddingPack {
         let tokenizer = tokenizer(&read(&tokenizer_path, MAX_TOKENIZER_BYTES)?, max_tokens).map_err(|e| invalid(&tokenizer_path, e))?;
         let exported = folder.join("onnx/model.onnx");
         let model_path = if exported.is_file() { exported } else { folder.join("model.onnx") };
-        let model = read(&model_path, MAX_FILE_BYTES)?;
+        let model = ModelFile::new(read(&model_path, MAX_FILE_BYTES)?);
+        let model = match model_path.parent() {
+            Some(folder) => model.with_folder(folder),
+            None => model,
+        };
         Ok(Self { name: name(folder), model, tokenizer, dimensions: config.hidden_size, max_tokens, pad: config.pad_token_id.unwrap_or(0) })
     }
 
@@ -83,7 +88,7 @@ impl EmbeddingPack {
     }
 
     /// The network's ONNX file.
-    pub fn model(&self) -> &[u8] {
+    pub fn model(&self) -> &ModelFile {
         &self.model
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::PackError;
 use super::files::{self, MAX_FILE_BYTES};
+use crate::runtime::ModelFile;
 
 /// The file names of ONNX Runtime, the one that `make setup` installs first.
 const LIBRARY_NAMES: [&str; 2] = ["libonnxruntime.so.1.31.1", "libonnxruntime.so"];
@@ -60,13 +61,13 @@ fn inside(path: &Path, name: &str) -> PathBuf {
 ///
 /// # Errors
 /// [`PackError`] when a place was named and holds no readable network.
-pub fn open_silero(configured: Option<&Path>) -> Result<(Option<Vec<u8>>, Option<String>), PackError> {
+pub fn open_silero(configured: Option<&Path>) -> Result<(Option<ModelFile>, Option<String>), PackError> {
     if let Some(path) = configured {
-        return files::read(&inside(path, SILERO_FILE), MAX_FILE_BYTES).map(|onnx| (Some(onnx), None));
+        return files::read(&inside(path, SILERO_FILE), MAX_FILE_BYTES).map(|onnx| (Some(ModelFile::new(onnx)), None));
     }
     let places: Vec<PathBuf> = cache_folders().into_iter().map(|cache| cache.join("packs/silero-vad").join(SILERO_FILE)).collect();
     if let Some(path) = places.iter().find(|path| path.is_file()) {
-        return files::read(path, MAX_FILE_BYTES).map(|onnx| (Some(onnx), None));
+        return files::read(path, MAX_FILE_BYTES).map(|onnx| (Some(ModelFile::new(onnx)), None));
     }
     let looked = places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     Ok((

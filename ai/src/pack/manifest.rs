@@ -17,6 +17,7 @@ use crate::decoder::lexicon::Lexicon;
 use crate::decoder::{BeamSpec, DecoderSpec};
 use crate::features::{FeatureSpec, FilterBank};
 use crate::recogniser::{RecogniserSpec, StateSpec};
+use crate::runtime::ModelFile;
 
 const FORMAT: &str = "auralink-ctc";
 const FORMAT_VERSION: u32 = 1;
@@ -154,7 +155,7 @@ impl Manifest {
         Ok(Pack {
             name: format!("{name} {version}"),
             language,
-            model: opener.read(&model.file)?.into_owned(),
+            model: ModelFile::new(opener.read(&model.file)?),
             filter_bank: Arc::new(filter_bank),
             recogniser,
             decoder: Arc::new(decoder),

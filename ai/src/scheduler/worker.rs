@@ -19,7 +19,7 @@ use crate::audio::Samples;
 use crate::audio::receiver::{Audio, AudioReceiver, ReceiverStats};
 use crate::audio::resample::Resampler;
 use crate::pack::Pack;
-use crate::runtime::Runtime;
+use crate::runtime::{ModelFile, Runtime};
 use crate::session::models::SpeechModels;
 use crate::session::{SpeechEvent, StreamSession};
 
@@ -124,7 +124,7 @@ impl Worker {
         mut self,
         runtime: Arc<dyn Runtime>,
         pack: &Arc<Pack>,
-        silero: Option<&[u8]>,
+        silero: Option<&ModelFile>,
         nice: i32,
         ready: &mpsc::SyncSender<Result<&'static str, EngineError>>,
     ) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{StreamSession, Work};
 use crate::pack::Pack;
 use crate::recogniser::{Recogniser, RecogniserState};
-use crate::runtime::{Runtime, RuntimeError};
+use crate::runtime::{ModelFile, Runtime, RuntimeError};
 use crate::vad::Detector;
 use crate::vad::DetectorState;
 
@@ -43,7 +43,7 @@ impl SpeechModels {
     ///
     /// # Errors
     /// [`RuntimeError`] when a model cannot be loaded, or is not what its manifest says.
-    pub fn load(runtime: &dyn Runtime, pack: &Arc<Pack>, silero: Option<&[u8]>) -> Result<Self, RuntimeError> {
+    pub fn load(runtime: &dyn Runtime, pack: &Arc<Pack>, silero: Option<&ModelFile>) -> Result<Self, RuntimeError> {
         let detector = match silero {
             Some(onnx) => Detector::Silero(crate::vad::silero::Silero::load(runtime, onnx)?),
             None => Detector::Earshot,

@@ -3,7 +3,7 @@
 //! The network (16 kHz): `input[B, 64 + 512]`, `state[2, B, 128]`, `sr` -> `output[B, 1]`, `stateN[2, B, 128]`. Each window is
 //! preceded by the last 64 samples of the one before. Rule: streams are stacked along the batch axis; one run serves all.
 
-use crate::runtime::{Model, Runtime, RuntimeError, Tensor};
+use crate::runtime::{Model, ModelFile, Runtime, RuntimeError, Tensor};
 
 /// Samples of a window: 32 ms.
 pub const WINDOW: usize = 512;
@@ -33,7 +33,7 @@ impl Silero {
     ///
     /// # Errors
     /// [`RuntimeError`] when the bytes are no model, or one with other inputs than Silero's.
-    pub fn load(runtime: &dyn Runtime, onnx: &[u8]) -> Result<Self, RuntimeError> {
+    pub fn load(runtime: &dyn Runtime, onnx: &ModelFile) -> Result<Self, RuntimeError> {
         let mut silero = Self { model: runtime.load(onnx)? };
         silero.detect(&mut [(&[0.0; WINDOW], &mut SileroState::default())])?;
         Ok(silero)
@@ -57,15 +57,15 @@ impl Silero {
             }
         }
         let inputs = vec![
-            ("input", Tensor::f32([size, CONTEXT + WINDOW], input)),
-            ("state", Tensor::f32([LAYERS, size, HIDDEN], hidden)),
-            ("sr", Tensor::i64([], vec![i64::from(crate::audio::SAMPLE_RATE)])),
+            ("input", Tensor::f32([size, CONTEXT + WINDOW], input).into()),
+            ("state", Tensor::f32([LAYERS, size, HIDDEN], hidden).into()),
+            ("sr", Tensor::i64([], vec![i64::from(crate::audio::SAMPLE_RATE)]).into()),
         ];
         let outputs = self.model.run(inputs, &["output", "stateN"])?;
         let wrong = |reason: &str| RuntimeError::Run { runtime: "Silero VAD", reason: reason.to_owned() };
         let [probabilities, hidden] = outputs.as_slice() else { return Err(wrong("two outputs were expected")) };
-        let probabilities = probabilities.as_f32().filter(|p| p.len() == size).ok_or_else(|| wrong("`output` is not [B, 1]"))?;
-        let hidden = hidden.as_f32().filter(|h| h.len() == LAYERS * size * HIDDEN).ok_or_else(|| wrong("`stateN` is not [2, B, 128]"))?;
+        let probabilities = probabilities.f32().filter(|p| p.len() == size).ok_or_else(|| wrong("`output` is not [B, 1]"))?;
+        let hidden = hidden.f32().filter(|h| h.len() == LAYERS * size * HIDDEN).ok_or_else(|| wrong("`stateN` is not [2, B, 128]"))?;
         for (index, (window, state)) in batch.iter_mut().enumerate() {
             state.context.copy_from_slice(&window[WINDOW - CONTEXT..]);
             for layer in 0..LAYERS {
