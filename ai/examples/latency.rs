@@ -79,7 +79,7 @@ fn main() {
     let pack = Arc::new(Pack::open(&source).expect("the pack opens"));
     let (runtime, _) = open(&RuntimeChoice::Auto, &onnxruntime_candidates(None)).expect("there is always an engine");
     let silero = open_silero(None).expect("a Silero file that is there can be read").0;
-    let mut models = SpeechModels::load(&*runtime, &pack, silero.as_ref()).expect("the networks load");
+    let mut models = SpeechModels::load(&*runtime, &*pack, silero.as_ref()).expect("the networks load");
     let config = SessionConfig::default();
     let (mut shown, mut committed, mut closed, mut edits, mut words) = (Vec::new(), Vec::new(), Vec::new(), 0, 0);
     let (mut onset, mut ends) = (Vec::new(), Vec::new());

@@ -14,7 +14,7 @@ use auralink_ai::audio::opus::{OpusDecoder, OpusEncoder};
 use auralink_ai::decoder::Decoder;
 use auralink_ai::features::FeatureExtractor;
 use auralink_ai::pack::{Pack, PackSource, onnxruntime_candidates, open_silero};
-use auralink_ai::recogniser::{Recogniser, RecogniserState};
+use auralink_ai::recogniser::{Network, NetworkState};
 use auralink_ai::runtime::{RuntimeChoice, open};
 use auralink_ai::session::models::SpeechModels;
 use auralink_ai::session::{SessionConfig, StreamSession};
@@ -74,7 +74,7 @@ fn main() {
     });
     println!("log-mel features    {:7.1} us per 10 ms     RTF {:.5}", us / (seconds * 100.0), per_second(us));
 
-    let spec = pack.recogniser();
+    let spec = pack.network();
     let chunk_seconds = spec.chunk_frames as f64 * 0.01;
     let chunks: Vec<&[f32]> = frames.chunks_exact(spec.chunk_values()).collect();
     let silero = open_silero(None).expect("a Silero file that is there can be read").0;
@@ -82,16 +82,16 @@ fn main() {
     for choice in [RuntimeChoice::OnnxRuntime(None), RuntimeChoice::Rten] {
         let Ok((runtime, _)) = open(&choice, &candidates) else { continue };
         println!("\n{}", runtime.name());
-        let mut recogniser = Recogniser::load(&*runtime, &pack).expect("the network loads");
+        let mut recogniser = Network::load(&*runtime, &pack).expect("the network loads");
         for batch in [1, 2, 4, 8, 16, 32] {
-            let mut states = vec![RecogniserState::new(spec); batch];
+            let mut states = vec![NetworkState::new(spec); batch];
             let us = cost(|| {
-                let mut streams: Vec<(&[f32], &mut RecogniserState)> = states.iter_mut().map(|state| (chunks[3], state)).collect();
+                let mut streams: Vec<(&[f32], &mut NetworkState)> = states.iter_mut().map(|state| (chunks[3], state)).collect();
                 recogniser.run(&mut streams).expect("the network runs");
             }) / batch as f64;
             println!("network, batch {batch:2}   {us:7.1} us per chunk     RTF {:.5}", us / 1e6 / chunk_seconds);
         }
-        let mut models = SpeechModels::load(&*runtime, &pack, silero.as_ref()).expect("the networks load");
+        let mut models = SpeechModels::load(&*runtime, &*pack, silero.as_ref()).expect("the networks load");
         let window = models.detector().window() as f64 / 16_000.0;
         let mut noise = 1_u32;
         let quiet: Vec<f32> = (0..32_000)
@@ -121,7 +121,7 @@ fn main() {
         }
         println!("detector: {}, windows of {:.0} ms", models.detector().name(), window * 1000.0);
         let mut log_probs = Vec::new();
-        let mut state = RecogniserState::new(spec);
+        let mut state = NetworkState::new(spec);
         for chunk in &chunks {
             log_probs.push(recogniser.run(&mut [(chunk, &mut state)]).expect("the network runs").remove(0));
         }
@@ -136,7 +136,7 @@ fn main() {
     }
     let mut session = StreamSession::new(SessionConfig::default(), pack.clone(), &auralink_ai::vad::Detector::Earshot);
     let mut models =
-        SpeechModels::load(&*open(&RuntimeChoice::Rten, &[]).expect("rten is built in").0, &pack, None).expect("the networks load");
+        SpeechModels::load(&*open(&RuntimeChoice::Rten, &[]).expect("rten is built in").0, &*pack, None).expect("the networks load");
     let us = cost(|| {
         for _ in 0..50 {
             session.push_silence(320);

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::decoder::DecoderSpec;
 use crate::features::FilterBank;
-use crate::recogniser::RecogniserSpec;
+use crate::recogniser::{NetworkSpec, SpeechPack};
 use crate::runtime::ModelFile;
 pub use embedding::EmbeddingPack;
 use files::PackFiles;
@@ -72,10 +72,10 @@ pub enum PackError {
 /// An opened pack: everything that does not change while it is used.
 pub struct Pack {
     name: String,
-    language: String,
+    languages: Vec<String>,
     model: ModelFile,
     filter_bank: Arc<FilterBank>,
-    recogniser: RecogniserSpec,
+    network: NetworkSpec,
     decoder: Arc<DecoderSpec>,
 }
 
@@ -100,15 +100,9 @@ impl Pack {
         &self.name
     }
 
-    /// The language that it recognises, a BCP 47 tag.
-    pub fn language(&self) -> &str {
-        &self.language
-    }
-
-    /// Whether `language` (a BCP 47 tag, or nothing for any) is the pack's: the region does not matter.
-    pub fn speaks(&self, language: &str) -> bool {
-        let primary = |tag: &str| tag.split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase();
-        language.is_empty() || primary(language) == primary(&self.language)
+    /// The languages that it recognises, BCP 47 tags.
+    pub fn languages(&self) -> &[String] {
+        &self.languages
     }
 
     /// The network's ONNX file.
@@ -122,14 +116,22 @@ impl Pack {
     }
 
     /// The network's shapes.
-    pub fn recogniser(&self) -> &RecogniserSpec {
-        &self.recogniser
+    pub fn network(&self) -> &NetworkSpec {
+        &self.network
     }
 
     /// The decoder's data.
     pub fn decoder(&self) -> &Arc<DecoderSpec> {
         &self.decoder
     }
+}
+
+/// Opens a pack of speech recognition, whatever its layout.
+///
+/// # Errors
+/// [`PackError`], with the file at fault.
+pub fn open_speech(source: &PackSource) -> Result<Arc<dyn SpeechPack>, PackError> {
+    Ok(Arc::new(Pack::open(source)?))
 }
 
 fn hash(bytes: &[u8]) -> String {

@@ -1,159 +1,159 @@
-//! The streaming acoustic model: chunks of features in, log-probabilities of tokens out.
+//! What turns speech into words, whatever family of model it is.
 //!
-//! Place: on the runtime seam, under the decoder. Rules: the network's memory (its states) belongs to the stream; the streams
-//! that are due are stacked along the batch axis and run at once; shapes are checked when the pack is loaded, not in a call.
+//! Place: between a session, which finds the utterances, and the networks. A pack ([`SpeechPack`]) begins an [`Utterance`] for each
+//! stretch of speech and loads one [`Recogniser`] for each thread; the recogniser runs all utterances that are due at once. Rules:
+//! the memory of an utterance is its own, so that no segment depends on another; a committed word never changes; what is due is
+//! run by the caller, nothing here runs by itself.
+
+mod ctc;
+mod network;
+
+use std::any::Any;
+use std::sync::Arc;
 
 use crate::audio::Samples;
-use crate::pack::Pack;
-use crate::runtime::{Model, Runtime, RuntimeError, Tensor, Value};
+use crate::runtime::{Runtime, RuntimeError};
+pub use network::{Network, NetworkSpec, NetworkState, StateSpec};
 
-/// One state tensor of the network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateSpec {
-    /// Its name as an input.
-    pub input: String,
-    /// Its name as an output.
-    pub output: String,
-    /// Its shape for one stream, with 1 at `batch_axis`.
-    pub shape: Vec<usize>,
-    /// The axis along which streams are stacked.
-    pub batch_axis: usize,
-}
-
-impl StateSpec {
-    fn values(&self) -> usize {
-        self.shape.iter().product()
-    }
-}
-
-/// What is known of the network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecogniserSpec {
-    /// Input of features, `[B, chunk_frames, n_mels]`.
-    pub input: String,
-    /// Output of log-probabilities, `[B, output_frames, vocabulary]`.
-    pub output: String,
-    /// Values of a feature frame.
-    pub n_mels: usize,
-    /// Feature frames of a run, a multiple of `subsampling`.
-    pub chunk_frames: usize,
-    /// Feature frames for one output frame.
-    pub subsampling: usize,
-    /// Tokens, blank included.
-    pub vocabulary: usize,
-    /// Silence after the last sound that brings out what the network still holds.
-    pub tail: Samples,
-    /// How long after it was spoken the network names a token (the median): word times are so much earlier than its output.
-    pub emission_delay: Samples,
-    /// The network's memory.
-    pub states: Vec<StateSpec>,
-}
-
-impl RecogniserSpec {
-    /// Values of the input of one stream.
-    pub fn chunk_values(&self) -> usize {
-        self.chunk_frames * self.n_mels
-    }
-
-    fn output_values(&self) -> usize {
-        self.chunk_frames / self.subsampling * self.vocabulary
-    }
-}
-
-/// The network's memory of one stream.
+/// A word of an utterance.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RecogniserState {
-    tensors: Vec<Vec<f32>>,
+pub struct RecognisedWord {
+    /// As it is written, punctuation included where the model writes it.
+    pub text: String,
+    /// Whether a space stands before it (unless it is the first): languages without spaces and single marks have none.
+    pub spaced: bool,
+    /// Where it begins, from the utterance's first sample.
+    pub start: Samples,
+    /// Where it ends, from the utterance's first sample.
+    pub end: Samples,
+    /// How sure the model is, 0 to 1.
+    pub confidence: f32,
 }
 
-impl RecogniserState {
-    /// The memory at the beginning: zeros.
-    pub fn new(spec: &RecogniserSpec) -> Self {
-        Self { tensors: spec.states.iter().map(|state| vec![0.0; state.values()]).collect() }
-    }
+/// The best reading so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Transcript {
+    /// Its words; the last may be unfinished.
+    pub words: Vec<RecognisedWord>,
+    /// So many words from the beginning will not change.
+    pub committed: usize,
+    /// The language that was found (BCP 47), where the model finds it.
+    pub language: Option<String>,
 }
 
-/// The network, on one thread.
-pub struct Recogniser {
-    spec: RecogniserSpec,
-    model: Box<dyn Model>,
+/// What to listen for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct UtteranceOptions {
+    /// BCP 47 tag of the language spoken; empty: the pack's own, or what it finds.
+    pub language: String,
+    /// Words and phrases that are likelier than the model thinks.
+    pub hotwords: Vec<Hotword>,
+    /// What was said before, for models that take a context. At most the last few hundred characters matter.
+    pub context: String,
+    /// Whether to write English, whatever is spoken, where the model can.
+    pub translate: bool,
 }
 
-impl Recogniser {
-    /// Loads the pack's network and runs it once on silence, for two streams, so that a wrong manifest is found here.
+/// A word or phrase to listen for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hotword {
+    /// As it is written.
+    pub text: String,
+    /// How much likelier: added to the log-probability of each of its tokens, 0 to 10; 1.5 is usual.
+    pub boost: f32,
+}
+
+/// What a pack can do beyond words in its language.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// Takes hotwords.
+    pub hotwords: bool,
+    /// Writes English whatever is spoken.
+    pub translate: bool,
+    /// Finds the language by itself.
+    pub detects_language: bool,
+    /// Writes punctuation and capitals.
+    pub punctuation: bool,
+}
+
+/// An opened pack of speech recognition: constant, shared by all threads.
+pub trait SpeechPack: Send + Sync {
+    /// Its name, and its version where it has one.
+    fn name(&self) -> &str;
+
+    /// The languages that it recognises, BCP 47 tags; the first is spoken when none is asked for. Empty: it does not say.
+    fn languages(&self) -> &[String];
+
+    /// What it can do.
+    fn abilities(&self) -> Abilities;
+
+    /// The memory of an utterance that begins.
+    fn begin(self: Arc<Self>, options: &UtteranceOptions) -> Box<dyn Utterance>;
+
+    /// Loads the networks for one thread and tries them, so that a pack that does not fit is found here.
     ///
     /// # Errors
-    /// [`RuntimeError`] when it is no model or its shapes are not the manifest's.
-    pub fn load(runtime: &dyn Runtime, pack: &Pack) -> Result<Self, RuntimeError> {
-        let spec = pack.recogniser().clone();
-        let mut recogniser = Self { model: runtime.load(pack.model())?, spec };
-        let silence = vec![0.0; recogniser.spec.chunk_values()];
-        let (mut a, mut b) = (RecogniserState::new(&recogniser.spec), RecogniserState::new(&recogniser.spec));
-        recogniser.run(&mut [(&silence, &mut a), (&silence, &mut b)])?;
-        Ok(recogniser)
-    }
+    /// [`RuntimeError`] when a network cannot be loaded or has other shapes than the pack says.
+    fn load(&self, runtime: &dyn Runtime) -> Result<Box<dyn Recogniser>, RuntimeError>;
 
-    /// The network's shapes.
-    pub fn spec(&self) -> &RecogniserSpec {
-        &self.spec
+    /// Whether `language` (a BCP 47 tag, or nothing for any) is one of the pack's: the region does not matter.
+    fn speaks(&self, language: &str) -> bool {
+        let languages = self.languages();
+        language.is_empty() || languages.is_empty() || languages.iter().any(|own| primary(own) == primary(language))
     }
+}
 
-    /// Runs one chunk of each stream; the log-probabilities of each, `[output_frames, vocabulary]`, in the order of `batch`.
+/// The language of a BCP 47 tag without region and script, lower-case.
+pub fn primary(tag: &str) -> String {
+    tag.split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase()
+}
+
+/// When an utterance wants its recogniser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// More audio is needed first.
+    Later,
+    /// Before more audio is taken: a network that goes chunk by chunk.
+    Now,
+    /// Once all audio that is there was taken: a network that looks at the whole utterance each time, and would do so twice.
+    CaughtUp,
+}
+
+/// A stretch of speech on its way to words.
+pub trait Utterance: Any + Send {
+    /// Takes audio: 16 kHz mono in [-1, 1].
+    fn push_audio(&mut self, samples: &[f32]);
+
+    /// There is no more audio, and what came after `speech_end` (from the utterance's first sample) was silence.
+    fn close(&mut self, speech_end: Samples);
+
+    /// Whether the recogniser has something to do for it.
+    fn due(&self) -> Due;
+
+    /// The best reading so far.
+    fn transcript(&mut self) -> Transcript;
+
+    /// The reading at the end: all is committed. Call it when it is closed and no longer due.
+    fn finish(&mut self) -> Transcript;
+}
+
+/// The networks of a pack on one thread.
+pub trait Recogniser: Send {
+    /// Takes one step of each utterance, all of which are due and of this recogniser's pack.
     ///
     /// # Errors
-    /// [`RuntimeError`]; no state has changed then.
-    pub fn run(&mut self, batch: &mut [(&[f32], &mut RecogniserState)]) -> Result<Vec<Vec<f32>>, RuntimeError> {
-        let spec = &self.spec;
-        let size = batch.len();
-        let features = batch.iter().flat_map(|(chunk, _)| chunk.iter().copied()).collect();
-        let mut inputs = vec![(spec.input.as_str(), Tensor::f32([size, spec.chunk_frames, spec.n_mels], features).into())];
-        for (index, state) in spec.states.iter().enumerate() {
-            let parts: Vec<&[f32]> = batch.iter().map(|(_, memory)| memory.tensors[index].as_slice()).collect();
-            let mut shape = state.shape.clone();
-            shape[state.batch_axis] = size;
-            inputs.push((state.input.as_str(), Tensor::f32(shape, stack(&parts, inner_values(state))).into()));
-        }
-        let names: Vec<&str> = std::iter::once(spec.output.as_str()).chain(spec.states.iter().map(|state| state.output.as_str())).collect();
-        let outputs = self.model.run(inputs, &names)?;
-        let values = |index: usize, expected: usize| match outputs.get(index).and_then(Value::f32) {
-            Some(values) if values.len() == expected * size => Ok(values),
-            _ => Err(RuntimeError::Run {
-                runtime: "the recogniser",
-                reason: format!("output `{}` has not the {expected} values per stream that the manifest says", names[index]),
-            }),
-        };
-        let log_probs = values(0, spec.output_values())?;
-        let memories = spec.states.iter().enumerate().map(|(i, state)| values(i + 1, state.values())).collect::<Result<Vec<_>, _>>()?;
-        for ((index, state), memory) in spec.states.iter().enumerate().zip(memories) {
-            for (stream, (_, own)) in batch.iter_mut().enumerate() {
-                unstack(&memory, &mut own.tensors[index], stream, size, inner_values(state));
-            }
-        }
-        Ok(log_probs.chunks(spec.output_values().max(1)).map(<[f32]>::to_vec).collect())
-    }
+    /// [`RuntimeError`]; no utterance has changed then.
+    fn run(&mut self, batch: &mut [&mut dyn Utterance]) -> Result<(), RuntimeError>;
+
+    /// Utterances in one run: more save little and make others wait longer.
+    fn max_batch(&self) -> usize;
 }
 
-/// Values of one stream that lie together: everything behind the batch axis.
-fn inner_values(state: &StateSpec) -> usize {
-    state.shape[state.batch_axis + 1..].iter().product()
-}
-
-/// Interleaves the streams' tensors along the batch axis.
-fn stack(parts: &[&[f32]], inner: usize) -> Vec<f32> {
-    let length = parts.first().map_or(0, |part| part.len());
-    let mut stacked = Vec::with_capacity(length * parts.len());
-    for outer in 0..length / inner.max(1) {
-        for part in parts {
-            stacked.extend_from_slice(&part[outer * inner..(outer + 1) * inner]);
-        }
-    }
-    stacked
-}
-
-/// Takes one stream's tensor out of the stack.
-fn unstack(stacked: &[f32], own: &mut [f32], stream: usize, streams: usize, inner: usize) {
-    for (outer, part) in own.chunks_mut(inner.max(1)).enumerate() {
-        let from = (outer * streams + stream) * inner;
-        part.copy_from_slice(&stacked[from..from + inner]);
-    }
+/// The utterances of a batch as the type that their pack begins.
+///
+/// # Errors
+/// [`RuntimeError::Run`] when one is another pack's, which a session never does.
+fn own<'a, U: Utterance>(batch: &'a mut [&mut dyn Utterance]) -> Result<Vec<&'a mut U>, RuntimeError> {
+    let foreign = || RuntimeError::Run { runtime: "the recogniser", reason: "an utterance of another pack was given".to_owned() };
+    batch.iter_mut().map(|utterance| (&mut **utterance as &mut dyn Any).downcast_mut().ok_or_else(foreign)).collect()
 }

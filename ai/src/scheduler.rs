@@ -15,7 +15,8 @@ use std::sync::{Arc, mpsc};
 
 use crate::audio::AudioError;
 use crate::audio::resample::Resampler;
-use crate::pack::{self, Pack, PackError, PackSource};
+use crate::pack::{self, PackError, PackSource};
+use crate::recogniser::{Abilities, SpeechPack};
 use crate::runtime::{self, RuntimeChoice, RuntimeError};
 use crate::session::{SessionConfig, SpeechEvent, StreamSession};
 use stats::Counters;
@@ -104,7 +105,7 @@ pub struct Engine {
 
 struct Pool {
     workers: Vec<(Arc<WorkerShared>, Option<std::thread::JoinHandle<()>>)>,
-    pack: Arc<Pack>,
+    pack: Arc<dyn SpeechPack>,
     counters: Arc<Counters>,
     max_streams: usize,
     runtime_name: String,
@@ -118,7 +119,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`], saying what was missing, where it was looked for, and what to do.
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        let pack = Arc::new(Pack::open(&config.pack)?);
+        let pack = pack::open_speech(&config.pack)?;
         let library = match &config.runtime {
             RuntimeChoice::OnnxRuntime(path) => path.as_deref(),
             _ => None,
@@ -161,9 +162,14 @@ impl Engine {
         &self.pool.notes
     }
 
-    /// The language that is recognised, a BCP 47 tag.
-    pub fn language(&self) -> &str {
-        self.pool.pack.language()
+    /// The languages that are recognised, BCP 47 tags; the first is spoken when none is asked for. Empty: the pack does not say.
+    pub fn languages(&self) -> &[String] {
+        self.pool.pack.languages()
+    }
+
+    /// What the pack can do.
+    pub fn abilities(&self) -> Abilities {
+        self.pool.pack.abilities()
     }
 
     /// Opens a stream on the thread that has the fewest. `sink` gets its events in order; dropping the handle ends it.
@@ -173,7 +179,7 @@ impl Engine {
     pub fn open(&self, config: SessionConfig, source: Source, sink: Sink) -> Result<StreamHandle, EngineError> {
         let pool = &self.pool;
         if !pool.pack.speaks(&config.language) {
-            let spoken = pool.pack.language().to_owned();
+            let spoken = pool.pack.languages().join(", ");
             return Err(EngineError::Language { asked: config.language, spoken });
         }
         let resampler = match source {
@@ -223,6 +229,6 @@ impl Drop for Pool {
     }
 }
 
-fn new_session(config: SessionConfig, pack: &Arc<Pack>, models: &crate::session::models::SpeechModels) -> StreamSession {
+fn new_session(config: SessionConfig, pack: &Arc<dyn SpeechPack>, models: &crate::session::models::SpeechModels) -> StreamSession {
     StreamSession::new(config, pack.clone(), models.detector())
 }

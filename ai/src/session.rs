@@ -6,6 +6,8 @@
 //! bounded; in silence it asks for no recogniser run.
 
 mod backlog;
+mod config;
+mod endpoint;
 pub mod event;
 pub mod models;
 mod segment;
@@ -14,12 +16,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::audio::Samples;
-use crate::pack::Pack;
+use crate::recogniser::{SpeechPack, Utterance};
 use crate::vad::activity::{Activity, Change};
 use crate::vad::{Detector, DetectorState};
 use backlog::Backlog;
+pub use config::{MAX_HOTWORD_CHARS, MAX_HOTWORDS, SessionConfig, SessionUpdate};
 pub use event::{DegradeRule, SegmentId, SpeechEvent, Word};
-use segment::Segment;
+use segment::{Closing, Segment};
 
 /// Audio before the detected onset that is recognised too: the detector is late for soft consonants.
 const PREROLL: Samples = Samples::from_ms(320);
@@ -29,33 +32,8 @@ const DETECTOR_TAIL: Samples = Samples::from_ms(200);
 /// Silence inside speech at which a long segment is cut.
 const BREATH: Samples = Samples::from_ms(90);
 
-/// What a stream wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionConfig {
-    /// BCP 47 tag of the language spoken, or empty for the pack's own.
-    pub language: String,
-    /// Whether text that may still change is reported (committed words are reported either way).
-    pub interim: bool,
-    /// Silence that closes a segment, 200 to 5,000 ms. Shorter answers faster and cuts sentences at pauses.
-    pub endpoint_silence_ms: u32,
-    /// The longest segment, 2,000 to 60,000 ms: bounds memory, and a reader's patience.
-    pub max_segment_ms: u32,
-}
-
-impl Default for SessionConfig {
-    fn default() -> Self {
-        Self { language: String::new(), interim: true, endpoint_silence_ms: 550, max_segment_ms: 20_000 }
-    }
-}
-
-impl SessionConfig {
-    /// The configuration with every value brought into its range.
-    pub fn clamped(mut self) -> Self {
-        self.endpoint_silence_ms = self.endpoint_silence_ms.clamp(200, 5_000);
-        self.max_segment_ms = self.max_segment_ms.clamp(2_000, 60_000);
-        self
-    }
-}
+/// Characters of what was said that the next utterance is begun with.
+const CONTEXT_CHARS: usize = 400;
 
 /// What a session needs to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +47,7 @@ pub(crate) enum Work {
 /// One stream of speech.
 pub struct StreamSession {
     config: SessionConfig,
-    pack: Arc<Pack>,
+    pack: Arc<dyn SpeechPack>,
     backlog: Backlog,
     clock: Samples,
     window: Vec<f32>,
@@ -81,6 +59,10 @@ pub struct StreamSession {
     preroll: VecDeque<f32>,
     segment: Option<Segment>,
     segments: u64,
+    /// The end of what was said before, for packs that take a context.
+    said: String,
+    /// [`SpeechEvent::TurnMayEnd`] was told, and nothing since.
+    may_end: bool,
     flushing: bool,
     interim_suspended: bool,
     events: VecDeque<SpeechEvent>,
@@ -88,7 +70,7 @@ pub struct StreamSession {
 
 impl StreamSession {
     /// A session at sample zero, for the models that `pack` describes and the windows of `detector`.
-    pub fn new(config: SessionConfig, pack: Arc<Pack>, detector: &Detector) -> Self {
+    pub fn new(config: SessionConfig, pack: Arc<dyn SpeechPack>, detector: &Detector) -> Self {
         Self {
             config: config.clamped(),
             pack,
@@ -102,6 +84,8 @@ impl StreamSession {
             preroll: VecDeque::new(),
             segment: None,
             segments: 0,
+            said: String::new(),
+            may_end: false,
             flushing: false,
             interim_suspended: false,
             events: VecDeque::new(),
@@ -116,6 +100,24 @@ impl StreamSession {
     /// Takes `length` samples of digital silence in; while nobody speaks this costs nothing.
     pub fn push_silence(&mut self, length: u64) {
         self.backlog.push_silence(length);
+    }
+
+    /// Changes what the stream wants from here on, in the order of its audio only if what was pushed before is processed already.
+    pub fn update(&mut self, update: SessionUpdate) {
+        let (config, cut) = update.apply(&self.config);
+        if cut {
+            // The talk goes on in other words: what was said is no context for it.
+            self.said.clear();
+            if let Some(segment) = self.segment.as_mut().filter(|segment| segment.closing().is_none()) {
+                segment.close(self.clock, Closing::Cut);
+            }
+        }
+        self.config = config;
+    }
+
+    /// What the stream wants now.
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
     }
 
     /// The end of the audio: what is open is recognised to its end and closed. More audio may follow.
@@ -191,10 +193,10 @@ impl StreamSession {
     /// What is to be run next, or `None` when more audio is needed.
     pub(crate) fn next_work(&mut self) -> Option<Work> {
         loop {
-            if self.segment.as_ref().is_some_and(Segment::has_chunk) {
+            if self.segment.as_ref().is_some_and(Segment::is_due) {
                 return Some(Work::Recognise);
             }
-            if self.segment.as_ref().is_some_and(|segment| segment.is_closing()) {
+            if self.segment.as_ref().is_some_and(|segment| segment.closing().is_some()) {
                 self.close_segment();
                 continue;
             }
@@ -208,7 +210,10 @@ impl StreamSession {
             self.backlog.take(&mut self.window, capacity);
             self.window_ready = self.window.len() == capacity;
             if !self.window_ready {
-                return self.finish_flush();
+                if self.flushing {
+                    return self.finish_flush();
+                }
+                return self.segment.as_ref().is_some_and(Segment::is_due_when_caught_up).then_some(Work::Recognise);
             }
         }
     }
@@ -228,9 +233,6 @@ impl StreamSession {
 
     /// No whole window is left: a flush closes what is open.
     fn finish_flush(&mut self) -> Option<Work> {
-        if !self.flushing {
-            return None;
-        }
         self.flushing = false;
         self.activity.settle();
         self.clock = self.clock + Samples(self.window.len() as u64);
@@ -238,7 +240,7 @@ impl StreamSession {
         self.window = Vec::with_capacity(rest.capacity());
         if let Some(segment) = &mut self.segment {
             segment.push_audio(&rest);
-            segment.close(self.clock, true);
+            segment.close(self.clock, Closing::Silence);
             return self.next_work();
         }
         None
@@ -265,10 +267,11 @@ impl StreamSession {
                 segment.push_audio(&self.window);
                 let voiced = self.activity.last_voiced();
                 let silence = self.clock.saturating_sub(voiced);
-                if silence >= Samples::from_ms(u64::from(self.config.endpoint_silence_ms)) {
-                    segment.close(voiced, true);
+                self.may_end = turn(segment, &self.config, &mut self.events, self.may_end, voiced, silence);
+                if silence >= silence_that_ends(segment, &self.config, silence) {
+                    segment.close(voiced, Closing::Silence);
                 } else if self.clock.saturating_sub(segment.start()) >= longest(self.config.max_segment_ms, silence) {
-                    segment.close(self.clock, false);
+                    segment.close(self.clock, Closing::Cut);
                 }
             }
             None => {
@@ -287,19 +290,20 @@ impl StreamSession {
         let available = Samples(self.preroll.len() as u64);
         // The window in hand is not in the preroll: the segment's audio begins so much before its own begin.
         let begin = self.clock.saturating_sub(Samples(self.window.len() as u64)).saturating_sub(available);
-        let mut segment = Segment::new(SegmentId(self.segments), begin, at, &self.pack);
+        let options = self.config.utterance(&self.said);
+        let mut segment = Segment::new(SegmentId(self.segments), begin, at, &self.pack, &options);
         segment.push_audio(self.preroll.make_contiguous());
         self.preroll.clear();
         self.segment = Some(segment);
         self.events.push_back(SpeechEvent::SpeechStarted { at });
     }
 
-    /// The segment whose chunk is to be recognised.
-    pub(crate) fn recognition(&mut self) -> Option<&mut Segment> {
-        self.segment.as_mut()
+    /// The utterance that the recogniser is to be run on.
+    pub(crate) fn utterance(&mut self) -> Option<&mut dyn Utterance> {
+        self.segment.as_mut().map(Segment::utterance)
     }
 
-    /// Reports what a chunk brought. The segment has taken the log-probabilities already.
+    /// Reports what a run of the recogniser brought.
     pub(crate) fn handle_recognition(&mut self) {
         if let Some(segment) = &mut self.segment
             && let Some(event) = segment.progress(self.config.interim && !self.interim_suspended)
@@ -310,19 +314,64 @@ impl StreamSession {
 
     fn close_segment(&mut self) {
         let Some(segment) = self.segment.take() else { return };
-        let by_silence = segment.closed_by_silence();
+        let closing = segment.closing();
         let end = self.activity.last_voiced();
         if let Some(event) = segment.finish(end) {
+            if let SpeechEvent::Final { text, .. } = &event {
+                self.remember(text.clone());
+            }
             self.events.push_back(event);
         }
-        if by_silence {
-            self.activity.close();
+        self.activity.close();
+        self.may_end = false;
+        // Cut: the speaker goes on, and so does a new segment.
+        if closing == Some(Closing::Silence) {
             self.events.push_back(SpeechEvent::TurnEnded { at: end });
-        } else {
-            // Cut for its length: the speaker goes on, and so does a new segment.
-            self.activity.close();
         }
     }
+
+    /// Keeps the end of what was said.
+    fn remember(&mut self, text: String) {
+        if !self.said.is_empty() {
+            self.said.push(' ');
+        }
+        self.said.push_str(&text);
+        let excess = self.said.chars().count().saturating_sub(CONTEXT_CHARS);
+        if excess > 0 {
+            self.said = self.said.chars().skip(excess).collect();
+        }
+    }
+}
+
+/// Tells that the turn may end, or goes on; whether the first was told and nothing since.
+fn turn(
+    segment: &mut Segment,
+    config: &SessionConfig,
+    events: &mut VecDeque<SpeechEvent>,
+    told: bool,
+    voiced: Samples,
+    silence: Samples,
+) -> bool {
+    let eager = Samples::from_ms(u64::from(config.eager_silence_ms));
+    if told && silence.0 == 0 {
+        events.push_back(SpeechEvent::TurnResumed { at: voiced });
+        return false;
+    }
+    if !told && eager.0 > 0 && silence >= eager {
+        let text = event::join(&segment.words_so_far());
+        events.push_back(SpeechEvent::TurnMayEnd { at: voiced, text });
+        return true;
+    }
+    told
+}
+
+/// The silence after which this segment is closed. The words are only looked at where they may decide.
+fn silence_that_ends(segment: &mut Segment, config: &SessionConfig, silence: Samples) -> Samples {
+    let configured = Samples::from_ms(u64::from(config.endpoint_silence_ms));
+    if !config.endpoint_by_text || silence.0 == 0 {
+        return configured;
+    }
+    endpoint::silence(configured, &segment.words_so_far(), segment.language())
 }
 
 /// How long a segment may be: less when there is a breath to cut at, so that words stay whole.

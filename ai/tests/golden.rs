@@ -9,7 +9,7 @@ use auralink_ai::audio::file::FileDecoder;
 use auralink_ai::decoder::Decoder;
 use auralink_ai::features::FeatureExtractor;
 use auralink_ai::pack::{Pack, PackSource, onnxruntime_candidates};
-use auralink_ai::recogniser::{Recogniser, RecogniserState};
+use auralink_ai::recogniser::{Network, NetworkState, SpeechPack as _};
 use auralink_ai::runtime::{OnnxRuntime, Rten, Runtime};
 use serde::Deserialize;
 
@@ -73,10 +73,10 @@ fn features(pack: &Pack, samples: &[f32], step: usize) -> Vec<f32> {
 fn log_probs(pack: &Pack, runtime: &dyn Runtime, samples: &[f32], tail: usize) -> Vec<f32> {
     let padded = [samples, &vec![0.0; tail]].concat();
     let frames = features(pack, &padded, 512);
-    let mut recogniser = Recogniser::load(runtime, pack).expect("the network loads");
-    let mut state = RecogniserState::new(pack.recogniser());
+    let mut recogniser = Network::load(runtime, pack).expect("the network loads");
+    let mut state = NetworkState::new(pack.network());
     let mut log_probs = Vec::new();
-    for chunk in frames.chunks_exact(pack.recogniser().chunk_values()) {
+    for chunk in frames.chunks_exact(pack.network().chunk_values()) {
         log_probs.extend(recogniser.run(&mut [(chunk, &mut state)]).expect("the network runs").remove(0));
     }
     log_probs
@@ -94,7 +94,7 @@ fn features_equal_the_reference_whatever_the_pieces() {
     let expected: Vec<f32> = golden.features_first_20_frames.concat();
     let padded = [samples.as_slice(), &vec![0.0; golden.tail_padding_samples]].concat();
     let whole = features(&pack, &padded, padded.len());
-    assert_eq!(whole.len(), golden.feature_frames * pack.recogniser().n_mels);
+    assert_eq!(whole.len(), golden.feature_frames * pack.network().n_mels);
     assert!(worst(&whole[..expected.len()], &expected) < TOLERANCE);
     for step in [1, 160, 399, 512, 4_801] {
         assert_eq!(features(&pack, &padded, step), whole, "pieces of {step} samples");
@@ -104,7 +104,7 @@ fn features_equal_the_reference_whatever_the_pieces() {
 #[test]
 fn the_network_equals_the_reference_on_both_engines() {
     let (pack, golden, samples) = (pack(), golden(), samples());
-    let spec = pack.recogniser();
+    let spec = pack.network();
     for runtime in runtimes() {
         let log_probs = log_probs(&pack, &*runtime, &samples, golden.tail_padding_samples);
         let name = runtime.name();
@@ -126,13 +126,13 @@ fn the_network_equals_the_reference_on_both_engines() {
 #[test]
 fn streams_in_one_run_do_not_touch_each_other() {
     let (pack, samples) = (pack(), samples());
-    let spec = pack.recogniser();
+    let spec = pack.network();
     let values = spec.chunk_values();
     let first = features(&pack, &samples, samples.len());
     let second = features(&pack, &samples[8_000..], samples.len());
     for runtime in runtimes() {
-        let mut recogniser = Recogniser::load(&*runtime, &pack).expect("the network loads");
-        let mut alone = [RecogniserState::new(spec), RecogniserState::new(spec)];
+        let mut recogniser = Network::load(&*runtime, &pack).expect("the network loads");
+        let mut alone = [NetworkState::new(spec), NetworkState::new(spec)];
         let mut together = alone.clone();
         for (a, b) in first.chunks_exact(values).zip(second.chunks_exact(values)) {
             let [left, right] = &mut together;
@@ -151,7 +151,7 @@ fn decoders_read_what_the_reference_reads() {
     let runtime = Rten::default();
     let log_probs = log_probs(&pack, &runtime, &samples, golden.tail_padding_samples);
     let read = |mut decoder: Decoder| {
-        for chunk in log_probs.chunks(4 * pack.recogniser().vocabulary) {
+        for chunk in log_probs.chunks(4 * pack.network().vocabulary) {
             decoder.push(chunk);
         }
         decoder.finish().words.iter().map(|word| word.text.clone()).collect::<Vec<_>>().join(" ")

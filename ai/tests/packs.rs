@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use auralink_ai::pack::{Pack, PackError, PackSource, open_silero};
-use auralink_ai::recogniser::Recogniser;
+use auralink_ai::recogniser::Network;
 use auralink_ai::runtime::{self, ModelFile, OnnxRuntime, Rten, Runtime as _, RuntimeChoice, RuntimeError};
 use auralink_ai::scheduler::{Engine, EngineConfig};
 use serde_json::json;
@@ -111,7 +111,7 @@ fn a_network_of_another_shape_is_refused_when_it_is_loaded() {
     let folder = copy();
     edit(folder.path(), "/features/n_mels", json!(41));
     let pack = open(folder.path()).expect("the manifest alone is possible");
-    assert!(Recogniser::load(&Rten::default(), &pack).is_err());
+    assert!(Network::load(&Rten::default(), &pack).is_err());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use auralink_ai::audio::file::FileDecoder;
 use auralink_ai::pack::{Pack, PackSource, onnxruntime_candidates, open_silero};
 use auralink_ai::runtime::{RuntimeChoice, open};
 use auralink_ai::session::models::SpeechModels;
-use auralink_ai::session::{DegradeRule, SessionConfig, SpeechEvent, StreamSession};
+use auralink_ai::session::{DegradeRule, SessionConfig, SessionUpdate, SpeechEvent, StreamSession};
 
 /// Where speech begins and ends in `golden.wav`, samples, to within a window of the detector or two.
 const TOLERANCE: u64 = 4_000;
@@ -26,7 +26,7 @@ impl Rig {
         let onnx = open_silero(None).expect("a Silero file that is there can be read").0.filter(|_| silero);
         assert_eq!(onnx.is_some(), silero, "`make setup` installs Silero VAD");
         let (runtime, _) = open(&RuntimeChoice::Auto, &onnxruntime_candidates(None)).expect("there is always an engine");
-        let models = SpeechModels::load(&*runtime, &pack, onnx.as_ref()).expect("the networks load");
+        let models = SpeechModels::load(&*runtime, &*pack, onnx.as_ref()).expect("the networks load");
         Self { pack, models }
     }
 
@@ -253,4 +253,82 @@ fn degradation_is_told_and_undone() {
     assert_eq!(session.backlog(), Samples(8_000));
     let events: Vec<_> = std::iter::from_fn(|| session.poll_event()).collect();
     assert_eq!(events, [SpeechEvent::Degraded { rule: DegradeRule::AudioDropped { length: Samples(72_000) } }]);
+}
+
+/// Quiet noise, too soft for any detector.
+fn quiet(ms: usize) -> Vec<f32> {
+    (0..ms * 16).map(|n| if n % 7 == 0 { 0.0004 } else { -0.0002 }).collect()
+}
+
+#[test]
+fn a_turn_that_may_end_is_told_early_and_taken_back_or_ended() {
+    let mut rig = Rig::new(true);
+    let mut session = rig.session(SessionConfig { eager_silence_ms: 250, endpoint_silence_ms: 1_200, ..SessionConfig::default() });
+    let audio = [speech(), quiet(700), speech(), quiet(2_000)].concat();
+    let events = rig.run(&mut session, &audio, 320);
+    let order: Vec<char> = events
+        .iter()
+        .filter_map(|event| match event {
+            SpeechEvent::SpeechStarted { .. } => Some('s'),
+            SpeechEvent::TurnMayEnd { text, .. } => {
+                assert!(!text.is_empty());
+                Some('m')
+            }
+            SpeechEvent::TurnResumed { .. } => Some('r'),
+            SpeechEvent::Final { .. } => Some('f'),
+            SpeechEvent::TurnEnded { .. } => Some('e'),
+            _ => None,
+        })
+        .collect();
+    // The golden utterance may itself hold a pause that is long enough.
+    let told: String = order.iter().collect();
+    assert!(told.starts_with('s') && told.ends_with("mfe"), "{told}");
+    let middle = told.trim_start_matches('s').trim_end_matches("mfe");
+    assert!(!middle.is_empty() && middle.len().is_multiple_of(2) && middle.as_bytes().chunks(2).all(|pair| pair == b"mr"), "{told}");
+    // And never without being asked for.
+    let mut session = rig.session(SessionConfig { endpoint_silence_ms: 1_200, ..SessionConfig::default() });
+    let events = rig.run(&mut session, &audio, 320);
+    assert!(!events.iter().any(|event| matches!(event, SpeechEvent::TurnMayEnd { .. } | SpeechEvent::TurnResumed { .. })));
+}
+
+#[test]
+fn what_a_stream_wants_can_be_changed_in_its_middle() {
+    let mut rig = Rig::new(true);
+    let mut session = rig.session(SessionConfig { endpoint_silence_ms: 5_000, ..SessionConfig::default() });
+    let mut events = rig.run(&mut session, &[speech(), quiet(700)].concat(), 320);
+    assert!(!events.iter().any(|event| matches!(event, SpeechEvent::Final { .. })), "the silence is too short");
+    session.update(SessionUpdate { endpoint_silence_ms: Some(300), interim: Some(false), ..SessionUpdate::default() });
+    events = rig.run(&mut session, &quiet(100), 320);
+    assert!(matches!(events.last(), Some(SpeechEvent::TurnEnded { .. })), "{events:?}");
+    // Another language cuts what is being said: one segment before, one after, and one turn.
+    let speech = speech();
+    let half = speech.len() / 2;
+    events = rig.run(&mut session, &speech[..half], 320);
+    session.update(SessionUpdate { language: Some("en-GB".into()), ..SessionUpdate::default() });
+    events.extend(rig.run(&mut session, &[&speech[half..], &quiet(1_000)].concat(), 320));
+    let finals: Vec<&str> = events
+        .iter()
+        .filter_map(|event| if let SpeechEvent::Final { language, .. } = event { Some(language.as_str()) } else { None })
+        .collect();
+    assert_eq!(finals, ["en", "en-GB"]);
+    assert_eq!(events.iter().filter(|event| matches!(event, SpeechEvent::TurnEnded { .. })).count(), 1);
+    assert_eq!(session.config().endpoint_silence_ms, 300, "what was not named stays");
+}
+
+#[test]
+fn a_configuration_is_brought_into_its_range() {
+    let word = |text: &str, boost: f32| auralink_ai::recogniser::Hotword { text: text.to_owned(), boost };
+    let config = SessionConfig {
+        endpoint_silence_ms: 1,
+        eager_silence_ms: 9_000,
+        hotwords: [word("  ", 1.0), word(&"x".repeat(200), 1.0), word("fine", f32::NAN), word("loud", 1e9)]
+            .into_iter()
+            .chain((0..1_000).map(|n| word(&n.to_string(), 1.0)))
+            .collect(),
+        ..SessionConfig::default()
+    }
+    .clamped();
+    assert_eq!((config.endpoint_silence_ms, config.eager_silence_ms), (200, 200));
+    assert_eq!(config.hotwords.len(), auralink_ai::session::MAX_HOTWORDS);
+    assert_eq!(config.hotwords[..2], [word("fine", 0.0), word("loud", 10.0)]);
 }

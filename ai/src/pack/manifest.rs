@@ -16,7 +16,7 @@ use crate::decoder::language_model::LanguageModel;
 use crate::decoder::lexicon::Lexicon;
 use crate::decoder::{BeamSpec, DecoderSpec};
 use crate::features::{FeatureSpec, FilterBank};
-use crate::recogniser::{RecogniserSpec, StateSpec};
+use crate::recogniser::{NetworkSpec, StateSpec};
 use crate::runtime::ModelFile;
 
 const FORMAT: &str = "auralink-ctc";
@@ -141,9 +141,9 @@ impl Manifest {
             format!("its format is `{format}` {format_version}; this version reads `{FORMAT}` {FORMAT_VERSION}"),
         )?;
         let filter_bank = FilterBank::new(features).map_err(|reason| opener.invalid("manifest.json", format!("features: {reason}")))?;
-        let recogniser = recogniser(&opener, &model, &tokens, &decoder, filter_bank.spec())?;
+        let network = network(&opener, &model, &tokens, &decoder, filter_bank.spec())?;
         let symbols = read_tokens(&opener, &tokens)?;
-        let frame_ms = (recogniser.subsampling * filter_bank.spec().hop_length) as u32 * 1000 / crate::audio::SAMPLE_RATE;
+        let frame_ms = (network.subsampling * filter_bank.spec().hop_length) as u32 * 1000 / crate::audio::SAMPLE_RATE;
         let beam = read_beam(&opener, &lexicon.file, &lm.file, &decoder, &symbols)?;
         let decoder = DecoderSpec {
             tokens: symbols,
@@ -154,22 +154,22 @@ impl Manifest {
         };
         Ok(Pack {
             name: format!("{name} {version}"),
-            language,
+            languages: vec![language],
             model: ModelFile::new(opener.read(&model.file)?),
             filter_bank: Arc::new(filter_bank),
-            recogniser,
+            network,
             decoder: Arc::new(decoder),
         })
     }
 }
 
-fn recogniser(
+fn network(
     opener: &Opener,
     model: &ModelSection,
     tokens: &TokensSection,
     decoder: &DecoderSection,
     features: &FeatureSpec,
-) -> Result<RecogniserSpec, PackError> {
+) -> Result<NetworkSpec, PackError> {
     let (chunk, factor) = (model.chunk_frames, model.subsampling);
     opener.check((1..=64).contains(&factor), format!("model.subsampling is {factor}, 1 to 64 is needed"))?;
     let whole = chunk % factor == 0 && (factor..=1_000).contains(&chunk);
@@ -185,7 +185,7 @@ fn recogniser(
     let delay = model.emission_delay_ms;
     opener.check(delay <= 5_000, format!("model.emission_delay_ms is {delay}, at most 5000 is possible"))?;
     let states = model.states.iter().map(|state| state_spec(opener, state)).collect::<Result<_, _>>()?;
-    Ok(RecogniserSpec {
+    Ok(NetworkSpec {
         input: model.input.clone(),
         output: model.output.clone(),
         n_mels: features.n_mels,

@@ -11,7 +11,7 @@ use super::worker::WorkerShared;
 use super::{Engine, Sink, Source};
 use crate::audio::TapPacket;
 use crate::audio::resample::Resampler;
-use crate::session::SessionConfig;
+use crate::session::{SessionConfig, SessionUpdate};
 
 /// Packets that may wait: 5 s of 20 ms packets.
 const MAX_PACKETS: usize = 256;
@@ -23,6 +23,7 @@ pub(super) enum Input {
     Packet(TapPacket),
     Pcm(Vec<f32>),
     Flush,
+    Update(Box<SessionUpdate>),
 }
 
 #[derive(Default)]
@@ -85,7 +86,9 @@ impl StreamShared {
             Input::Pcm(samples) if queue.samples > 0 && queue.samples + samples.len() > self.max_samples => return false,
             Input::Pcm(samples) => queue.samples += samples.len(),
             Input::Flush if matches!(queue.inputs.back(), Some(Input::Flush)) => return true,
-            Input::Flush => {}
+            // No more than a caller may reasonably send while its audio waits.
+            Input::Update(_) if queue.inputs.len() >= MAX_PACKETS => return false,
+            Input::Flush | Input::Update(_) => {}
         }
         queue.inputs.push_back(input);
         true
@@ -128,6 +131,11 @@ impl StreamHandle {
     /// The audio ends here for now: what is open is closed.
     pub fn flush(&self) {
         self.push(Input::Flush, true);
+    }
+
+    /// Changes what the stream wants, for the audio that is pushed after it. `false`: too much waits already, or the stream has ended.
+    pub fn update(&self, update: SessionUpdate) -> bool {
+        self.push(Input::Update(Box::new(update)), true)
     }
 
     /// The source has ended: what was pushed becomes text, what is open is closed, then the stream ends and its sink is dropped.

@@ -18,7 +18,7 @@ use super::{EngineError, Sink, Source, new_session};
 use crate::audio::Samples;
 use crate::audio::receiver::{Audio, AudioReceiver, ReceiverStats};
 use crate::audio::resample::Resampler;
-use crate::pack::Pack;
+use crate::recogniser::SpeechPack;
 use crate::runtime::{ModelFile, Runtime};
 use crate::session::models::SpeechModels;
 use crate::session::{SpeechEvent, StreamSession};
@@ -123,7 +123,7 @@ impl Worker {
     pub(super) fn run(
         mut self,
         runtime: Arc<dyn Runtime>,
-        pack: &Arc<Pack>,
+        pack: &Arc<dyn SpeechPack>,
         silero: Option<&ModelFile>,
         nice: i32,
         ready: &mpsc::SyncSender<Result<&'static str, EngineError>>,
@@ -132,7 +132,7 @@ impl Worker {
         if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice) {
             tracing::warn!(%error, nice, "the priority of a speech thread could not be lowered");
         }
-        let mut models = match SpeechModels::load(&*runtime, pack, silero) {
+        let mut models = match SpeechModels::load(&*runtime, &**pack, silero) {
             Ok(models) => models,
             Err(error) => {
                 // The engine may have given up on another thread's error already.
@@ -182,7 +182,7 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, opened: Opened, pack: &Arc<Pack>, models: &SpeechModels) {
+    fn open(&mut self, opened: Opened, pack: &Arc<dyn SpeechPack>, models: &SpeechModels) {
         let receiver = match opened.shared.source() {
             Source::Packets => match AudioReceiver::new() {
                 Ok(receiver) => Some(receiver),
@@ -322,6 +322,14 @@ impl Stream {
                         tracing::error!(%error, "samples could not be resampled");
                     }
                     self.session.push_audio(&converted);
+                }
+                // In the order of the audio: what came before it is processed first.
+                Input::Update(update) => {
+                    if self.session.backlog().0 > 0 {
+                        self.inputs.push_front(Input::Update(update));
+                        break;
+                    }
+                    self.session.update(*update);
                 }
                 Input::Flush => {
                     let mut tail = Vec::new();

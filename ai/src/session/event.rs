@@ -13,6 +13,8 @@ pub struct SegmentId(pub u64);
 pub struct Word {
     /// As it is written.
     pub text: String,
+    /// Whether a space stands before it, unless it is the first.
+    pub spaced: bool,
     /// Where it begins.
     pub start: Samples,
     /// Where it ends.
@@ -53,6 +55,8 @@ pub enum SpeechEvent {
         committed_chars: usize,
         /// The words of `text`.
         words: Vec<Word>,
+        /// BCP 47; empty while it is not known.
+        language: String,
     },
     /// A segment is closed; its text will not change.
     Final {
@@ -66,6 +70,21 @@ pub enum SpeechEvent {
         start: Samples,
         /// Where its speech ends.
         end: Samples,
+        /// BCP 47; empty when it is not known.
+        language: String,
+    },
+    /// The speaker may have stopped: the shorter silence of [`super::SessionConfig::eager_silence_ms`] passed. Either
+    /// [`SpeechEvent::TurnResumed`] or [`SpeechEvent::TurnEnded`] follows.
+    TurnMayEnd {
+        /// Where the speech ended.
+        at: Samples,
+        /// The words of the open segment so far.
+        text: String,
+    },
+    /// The speaker goes on after all.
+    TurnResumed {
+        /// Where the speech goes on.
+        at: Samples,
     },
     /// The speaker has stopped: the configured silence passed.
     TurnEnded {
@@ -79,4 +98,16 @@ pub enum SpeechEvent {
     },
     /// Everything is served again.
     Recovered,
+}
+
+/// The words as one text.
+pub(crate) fn join(words: &[Word]) -> String {
+    let mut text = String::new();
+    for word in words {
+        if word.spaced && !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&word.text);
+    }
+    text
 }

@@ -3,17 +3,14 @@
 //! Place: the scheduler's threads own one each; a test or a tool may drive a single session with it. Rule: a round takes at
 //! most one window and one chunk of each stream, so that no stream waits for another's backlog.
 
-use std::sync::Arc;
-
 use super::{StreamSession, Work};
-use crate::pack::Pack;
-use crate::recogniser::{Recogniser, RecogniserState};
+use crate::recogniser::{Recogniser, SpeechPack, Utterance};
 use crate::runtime::{ModelFile, Runtime, RuntimeError};
 use crate::vad::Detector;
 use crate::vad::DetectorState;
 
-/// Streams in one run. More save little and make the others wait longer.
-const MAX_BATCH: usize = 32;
+/// Windows in one run of the detector. More save little and make the others wait longer.
+const MAX_WINDOWS: usize = 32;
 
 /// Cumulative counts of runs and of the streams that they served.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,7 +30,7 @@ pub struct ModelStats {
 /// Voice detector and recogniser.
 pub struct SpeechModels {
     detector: Detector,
-    recogniser: Recogniser,
+    recogniser: Box<dyn Recogniser>,
     stats: ModelStats,
     last_failure: Option<String>,
 }
@@ -43,12 +40,12 @@ impl SpeechModels {
     ///
     /// # Errors
     /// [`RuntimeError`] when a model cannot be loaded, or is not what its manifest says.
-    pub fn load(runtime: &dyn Runtime, pack: &Arc<Pack>, silero: Option<&ModelFile>) -> Result<Self, RuntimeError> {
+    pub fn load(runtime: &dyn Runtime, pack: &dyn SpeechPack, silero: Option<&ModelFile>) -> Result<Self, RuntimeError> {
         let detector = match silero {
             Some(onnx) => Detector::Silero(crate::vad::silero::Silero::load(runtime, onnx)?),
             None => Detector::Earshot,
         };
-        let recogniser = Recogniser::load(runtime, pack)?;
+        let recogniser = pack.load(runtime)?;
         Ok(Self { detector, recogniser, stats: ModelStats::default(), last_failure: None })
     }
 
@@ -83,10 +80,10 @@ impl SpeechModels {
                     None => {}
                 }
             }
-            for batch in detect.chunks_mut(MAX_BATCH) {
+            for batch in detect.chunks_mut(MAX_WINDOWS) {
                 self.detect(batch);
             }
-            for batch in recognise.chunks_mut(MAX_BATCH) {
+            for batch in recognise.chunks_mut(self.recogniser.max_batch().max(1)) {
                 self.recognise(batch);
             }
         }
@@ -110,17 +107,9 @@ impl SpeechModels {
     fn recognise(&mut self, sessions: &mut [&mut StreamSession]) {
         self.stats.recogniser_runs += 1;
         self.stats.chunks += sessions.len() as u64;
-        let mut batch: Vec<(&[f32], &mut RecogniserState)> =
-            sessions.iter_mut().filter_map(|session| session.recognition().map(|segment| segment.chunk())).collect();
+        let mut batch: Vec<&mut dyn Utterance> = sessions.iter_mut().filter_map(|session| session.utterance()).collect();
         match self.recogniser.run(&mut batch) {
-            Ok(results) => {
-                for (session, log_probs) in sessions.iter_mut().zip(results) {
-                    if let Some(segment) = session.recognition() {
-                        segment.handle_chunk(&log_probs);
-                    }
-                    session.handle_recognition();
-                }
-            }
+            Ok(()) => sessions.iter_mut().for_each(|session| session.handle_recognition()),
             Err(error) => self.failed(sessions, &error),
         }
     }

@@ -1,57 +1,47 @@
 //! One segment: from the onset of speech to its close.
 //!
-//! Place: inside a session while somebody speaks. Rule: it starts with fresh states of features, network and decoder, so that no
-//! segment depends on another; it counts in samples of its stream and frames of its network.
+//! Place: inside a session while somebody speaks. Rule: it starts with a fresh utterance, so that no segment depends on another;
+//! it counts in samples of its stream.
 
 use std::sync::Arc;
 
-use super::event::{SegmentId, SpeechEvent, Word};
+use super::event::{SegmentId, SpeechEvent, Word, join};
 use crate::audio::Samples;
-use crate::decoder::{DecodedWord, Decoder};
-use crate::features::FeatureExtractor;
-use crate::pack::Pack;
-use crate::recogniser::RecogniserState;
+use crate::recogniser::{Due, RecognisedWord, SpeechPack, Transcript, Utterance, UtteranceOptions};
 
 /// Why a segment is being closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Closing {
-    No,
-    BySilence,
-    ByLength,
+pub enum Closing {
+    /// The speaker stopped.
+    Silence,
+    /// It grew too long, or what follows is to be heard otherwise: the speaker goes on.
+    Cut,
 }
 
 /// An open segment.
 pub struct Segment {
     id: SegmentId,
-    pack: Arc<Pack>,
     /// Position of its first sample (before the onset).
     begin: Samples,
     /// Position of the onset.
     start: Samples,
-    audio: Samples,
-    features: FeatureExtractor,
-    frames: Vec<f32>,
-    state: RecogniserState,
-    decoder: Decoder,
-    closing: Closing,
+    utterance: Box<dyn Utterance>,
+    language: String,
+    closing: Option<Closing>,
     reported: (String, usize),
 }
 
 impl Segment {
-    pub fn new(id: SegmentId, begin: Samples, start: Samples, pack: &Arc<Pack>) -> Self {
-        Self {
-            id,
-            begin,
-            start,
-            audio: Samples(0),
-            features: FeatureExtractor::new(pack.filter_bank().clone()),
-            frames: Vec::new(),
-            state: RecogniserState::new(pack.recogniser()),
-            decoder: Decoder::new(pack.decoder().clone()),
-            closing: Closing::No,
-            reported: (String::new(), 0),
-            pack: pack.clone(),
-        }
+    pub fn new(id: SegmentId, begin: Samples, start: Samples, pack: &Arc<dyn SpeechPack>, options: &UtteranceOptions) -> Self {
+        let spoken = pack.languages().first().filter(|_| !pack.abilities().detects_language);
+        let language = if options.language.is_empty() { spoken.cloned().unwrap_or_default() } else { options.language.clone() };
+        let utterance = pack.clone().begin(options);
+        Self { id, begin, start, utterance, language, closing: None, reported: (String::new(), 0) }
+    }
+
+    /// BCP 47; empty while it is not known.
+    pub fn language(&self) -> &str {
+        &self.language
     }
 
     /// Position of the onset.
@@ -60,94 +50,84 @@ impl Segment {
     }
 
     pub fn push_audio(&mut self, samples: &[f32]) {
-        self.audio = self.audio + Samples(samples.len() as u64);
-        self.features.push(samples, &mut self.frames);
+        self.utterance.push_audio(samples);
     }
 
     /// Asks for the end: the audio up to `speech_end` is recognised, then the segment is finished.
-    pub fn close(&mut self, speech_end: Samples, by_silence: bool) {
-        self.closing = if by_silence { Closing::BySilence } else { Closing::ByLength };
-        let pack = self.pack.clone();
-        let (spec, hop) = (pack.recogniser(), pack.filter_bank().spec().hop_length);
-        // Frames that wait for a chunk are only silence if the speech ended well before them.
-        let waiting = Samples((self.frames.len() / spec.n_mels * hop) as u64);
-        let audio_end = self.begin + self.audio;
-        if audio_end.saturating_sub(waiting) >= speech_end + spec.tail {
-            self.frames.clear();
-            return;
-        }
-        let missing = (speech_end + spec.tail).saturating_sub(audio_end);
-        self.push_audio(&vec![0.0; missing.0 as usize]);
-        while self.frames.is_empty() || !self.frames.len().is_multiple_of(spec.chunk_values()) {
-            self.push_audio(&vec![0.0; hop]);
-        }
+    pub fn close(&mut self, speech_end: Samples, closing: Closing) {
+        self.closing = Some(closing);
+        self.utterance.close(speech_end.saturating_sub(self.begin));
     }
 
-    pub fn is_closing(&self) -> bool {
-        self.closing != Closing::No
+    pub fn closing(&self) -> Option<Closing> {
+        self.closing
     }
 
-    pub fn closed_by_silence(&self) -> bool {
-        self.closing == Closing::BySilence
+    /// Whether the recogniser is to be run before more audio is taken.
+    pub fn is_due(&self) -> bool {
+        let due = self.utterance.due();
+        due == Due::Now || (due == Due::CaughtUp && self.closing.is_some())
     }
 
-    /// Whether the network can be run.
-    pub fn has_chunk(&self) -> bool {
-        self.frames.len() >= self.pack.recogniser().chunk_values()
+    /// Whether the recogniser is to be run when no more audio waits.
+    pub fn is_due_when_caught_up(&self) -> bool {
+        self.utterance.due() != Due::Later
     }
 
-    /// The next chunk's features and the network's state.
-    pub fn chunk(&mut self) -> (&[f32], &mut RecogniserState) {
-        let values = self.pack.recogniser().chunk_values();
-        (&self.frames[..values.min(self.frames.len())], &mut self.state)
+    pub fn utterance(&mut self) -> &mut dyn Utterance {
+        &mut *self.utterance
     }
 
-    /// Takes the log-probabilities of the chunk, `[frames, vocabulary]`.
-    pub fn handle_chunk(&mut self, log_probs: &[f32]) {
-        let stride = self.pack.recogniser().chunk_values().min(self.frames.len());
-        self.frames.drain(..stride);
-        self.decoder.push(log_probs);
+    /// The words so far.
+    pub fn words_so_far(&mut self) -> Vec<Word> {
+        let transcript = self.utterance.transcript();
+        self.words(&transcript.words)
     }
 
     /// The interim event, if there is something new to say. Without `interim` only committed words count.
     pub fn progress(&mut self, interim: bool) -> Option<SpeechEvent> {
-        let hypothesis = self.decoder.hypothesis();
-        let committed = hypothesis.committed.min(hypothesis.words.len());
-        let shown = if interim { hypothesis.words.len() } else { committed };
-        let words = self.words(&hypothesis.words[..shown]);
+        let transcript = self.utterance.transcript();
+        self.learn_language(&transcript);
+        let committed = transcript.committed.min(transcript.words.len());
+        let shown = if interim { transcript.words.len() } else { committed };
+        let words = self.words(&transcript.words[..shown]);
         let text = join(&words);
         let committed_chars = join(&words[..committed]).chars().count();
         if (&text, committed_chars) == (&self.reported.0, self.reported.1) {
             return None;
         }
         self.reported = (text.clone(), committed_chars);
-        Some(SpeechEvent::Interim { segment: self.id, text, committed_chars, words })
+        Some(SpeechEvent::Interim { segment: self.id, text, committed_chars, words, language: self.language.clone() })
     }
 
     /// The final event; `None` when no word was found and none was ever reported.
     pub fn finish(mut self, end: Samples) -> Option<SpeechEvent> {
-        let hypothesis = self.decoder.finish();
-        let words = self.words(&hypothesis.words);
+        let transcript = self.utterance.finish();
+        self.learn_language(&transcript);
+        let words = self.words(&transcript.words);
         let text = join(&words);
         if text.is_empty() && self.reported.0.is_empty() {
             return None;
         }
         let start = words.first().map_or(self.start, |word| word.start);
         let end = words.last().map_or(end, |word| word.end).max(start);
-        Some(SpeechEvent::Final { segment: self.id, text, words, start, end })
+        Some(SpeechEvent::Final { segment: self.id, text, words, start, end, language: self.language })
     }
 
-    fn words(&self, decoded: &[DecodedWord]) -> Vec<Word> {
-        let spec = self.pack.recogniser();
-        let frame = (spec.subsampling * self.pack.filter_bank().spec().hop_length) as u64;
-        let at = |frames: u32| self.begin + Samples(u64::from(frames) * frame).saturating_sub(spec.emission_delay);
-        decoded
-            .iter()
-            .map(|word| Word { text: word.text.clone(), start: at(word.start), end: at(word.end), confidence: word.confidence })
-            .collect()
+    fn learn_language(&mut self, transcript: &Transcript) {
+        if let Some(language) = &transcript.language {
+            self.language.clone_from(language);
+        }
     }
-}
 
-fn join(words: &[Word]) -> String {
-    words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+    fn words(&self, recognised: &[RecognisedWord]) -> Vec<Word> {
+        let word = |word: &RecognisedWord| Word {
+            text: word.text.clone(),
+            spaced: word.spaced,
+            start: self.begin + word.start,
+            end: self.begin + word.end,
+            confidence: word.confidence,
+        };
+        recognised.iter().map(word).collect()
+    }
 }

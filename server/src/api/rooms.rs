@@ -91,7 +91,7 @@ struct CaptionsInfo {
 #[utoipa::path(get, path = "/api/v1/info", tag = "rooms", security(()), responses((status = OK, body = Info)))]
 async fn info(State(state): State<RoomsState>) -> Json<Info> {
     let (languages, reason) = match state.captions.engine() {
-        Ok(engine) => (vec![engine.language().to_owned()], None),
+        Ok(engine) => (engine.languages().to_vec(), None),
         Err(reason) => (Vec::new(), Some(reason.to_owned())),
     };
     let captions = CaptionsInfo { available: reason.is_none(), reason, default: state.captions.default_on(), languages };

@@ -146,7 +146,7 @@ async fn push(stream: &StreamHandle, samples: &[f32]) {
 fn response(event: SpeechEvent, interim: bool) -> Option<TranscribeResponse> {
     let event = match event {
         SpeechEvent::SpeechStarted { at } => Event::Started(SpeechStarted { at_ms: ms(at) }),
-        SpeechEvent::Interim { segment, text, committed_chars, words } => {
+        SpeechEvent::Interim { segment, text, committed_chars, words, .. } => {
             if !interim {
                 return None;
             }
@@ -161,7 +161,7 @@ fn response(event: SpeechEvent, interim: bool) -> Option<TranscribeResponse> {
                 words: proto_words(&words),
             })
         }
-        SpeechEvent::Final { segment, text, words, start, end } => Event::Segment(Segment {
+        SpeechEvent::Final { segment, text, words, start, end, .. } => Event::Segment(Segment {
             segment_id: segment.0.to_string(),
             committed: u32::try_from(text.len()).unwrap_or(u32::MAX),
             text,
@@ -171,6 +171,7 @@ fn response(event: SpeechEvent, interim: bool) -> Option<TranscribeResponse> {
             end_ms: ms(end),
         }),
         SpeechEvent::TurnEnded { at } => Event::TurnEnded(TurnEnded { at_ms: ms(at) }),
+        SpeechEvent::TurnMayEnd { .. } | SpeechEvent::TurnResumed { .. } => return None,
         SpeechEvent::Degraded { rule } => Event::Notice(degraded_text(rule)),
         SpeechEvent::Recovered => Event::Notice("the machine keeps up again".into()),
     };

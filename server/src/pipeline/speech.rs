@@ -89,7 +89,8 @@ pub(super) fn transcribe(
     stop: &CancellationToken,
     told: &watch::Sender<u64>,
 ) -> Result<Transcript, String> {
-    let heard = Arc::new(Mutex::new(Transcript { language: engine.language().to_owned(), ..Transcript::default() }));
+    let heard =
+        Arc::new(Mutex::new(Transcript { language: engine.languages().first().cloned().unwrap_or_default(), ..Transcript::default() }));
     // The sink is dropped with the stream's last word, and this sender with it.
     let (alive, ended) = mpsc::sync_channel::<()>(1);
     let sink = heard.clone();
@@ -139,7 +140,10 @@ pub(super) fn transcribe(
 
 fn take(transcript: &mut Transcript, event: SpeechEvent) {
     match event {
-        SpeechEvent::Final { text, words, start, end, .. } if !text.is_empty() && transcript.segments.len() <= MAX_SEGMENTS => {
+        SpeechEvent::Final { text, words, start, end, language, .. } if !text.is_empty() && transcript.segments.len() <= MAX_SEGMENTS => {
+            if !language.is_empty() {
+                transcript.language = language;
+            }
             let words = words.into_iter().map(|word| Word {
                 text: word.text,
                 start_ms: word.start.as_ms(),

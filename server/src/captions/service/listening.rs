@@ -117,12 +117,11 @@ impl Service {
         }
         let identity = speaker.participant.identity.clone();
         let now = Instant::now();
-        let language = self.availability.as_ref().as_ref().map(Engine::language).unwrap_or_default();
         let (update, words) = match event {
-            SpeechEvent::Interim { segment, text, committed_chars, words } => {
-                caption(speaker, language, segment, text, Some(committed_chars), &words)
+            SpeechEvent::Interim { segment, text, committed_chars, words, language } => {
+                caption(speaker, &language, segment, text, Some(committed_chars), &words)
             }
-            SpeechEvent::Final { segment, text, words, .. } => caption(speaker, language, segment, text, None, &words),
+            SpeechEvent::Final { segment, text, words, language, .. } => caption(speaker, &language, segment, text, None, &words),
             SpeechEvent::Degraded { rule } => {
                 let (reason, lasting) = trouble_text(rule);
                 speaker.troubled(reason, lasting, now);
