@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Instant;
 
-use auralink_ai::scheduler::{Engine, EngineError, Source};
+use auralink_ai::scheduler::{EngineError, Source};
 use auralink_ai::session::{SessionConfig, SpeechEvent};
 use auralink_media::control::Command;
 use auralink_media::ids::{RoomKey, TrackKey};
