@@ -1,9 +1,10 @@
 //! Sound on its way to the recogniser: packets in order ([`jitter`]), decoded ([`opus`]), gated by their level
-//! ([`gate`]), put together by [`receiver`]; PCM of any rate ([`resample`]) and sound files ([`file`]) as well.
+//! ([`gate`]), put together by [`receiver`], made fit to be heard where it is wished ([`enhance`]); PCM of any rate ([`resample`]) and sound files ([`file`]) as well.
 //!
 //! Rule: everything below works on 16 kHz mono `f32` in [-1, 1]; time is counted in samples ([`Samples`]); an `Instant`
 //! only ever comes in from outside.
 
+pub mod enhance;
 pub mod file;
 pub mod gate;
 pub mod jitter;

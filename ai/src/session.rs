@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::audio::Samples;
+use crate::audio::enhance::{Enhancement, Enhancer};
 use crate::recogniser::{SpeechPack, Utterance};
 use crate::vad::activity::{Activity, Change};
 use crate::vad::{Detector, DetectorState};
@@ -48,6 +49,8 @@ pub(crate) enum Work {
 pub struct StreamSession {
     config: SessionConfig,
     pack: Arc<dyn SpeechPack>,
+    enhancer: Option<Enhancer>,
+    enhanced: Vec<f32>,
     backlog: Backlog,
     clock: Samples,
     window: Vec<f32>,
@@ -71,8 +74,11 @@ pub struct StreamSession {
 impl StreamSession {
     /// A session at sample zero, for the models that `pack` describes and the windows of `detector`.
     pub fn new(config: SessionConfig, pack: Arc<dyn SpeechPack>, detector: &Detector) -> Self {
+        let config = config.clamped();
         Self {
-            config: config.clamped(),
+            enhancer: enhancer(config.enhancement),
+            enhanced: Vec::new(),
+            config,
             pack,
             backlog: Backlog::default(),
             clock: Samples(0),
@@ -94,11 +100,27 @@ impl StreamSession {
 
     /// Takes audio in: 16 kHz mono in [-1, 1]; anything else is clamped, and what is no number becomes silence.
     pub fn push_audio(&mut self, samples: &[f32]) {
-        self.backlog.push_pcm(samples);
+        let Some(enhancer) = &mut self.enhancer else { return self.backlog.push_pcm(samples) };
+        self.enhanced.clear();
+        match enhancer.process(samples, &mut self.enhanced) {
+            Ok(()) => self.backlog.push_pcm(&self.enhanced),
+            // Unheard of; better heard with its noise than not at all.
+            Err(_) => self.backlog.push_pcm(samples),
+        }
+    }
+
+    /// What the enhancer still holds joins the backlog.
+    fn settle_enhancer(&mut self) {
+        let Some(enhancer) = &mut self.enhancer else { return };
+        self.enhanced.clear();
+        if enhancer.finish(&mut self.enhanced).is_ok() {
+            self.backlog.push_pcm(&self.enhanced);
+        }
     }
 
     /// Takes `length` samples of digital silence in; while nobody speaks this costs nothing.
     pub fn push_silence(&mut self, length: u64) {
+        self.settle_enhancer();
         self.backlog.push_silence(length);
     }
 
@@ -112,6 +134,10 @@ impl StreamSession {
                 segment.close(self.clock, Closing::Cut);
             }
         }
+        if config.enhancement != self.config.enhancement {
+            self.settle_enhancer();
+            self.enhancer = enhancer(config.enhancement);
+        }
         self.config = config;
     }
 
@@ -122,6 +148,7 @@ impl StreamSession {
 
     /// The end of the audio: what is open is recognised to its end and closed. More audio may follow.
     pub fn flush(&mut self) {
+        self.settle_enhancer();
         self.flushing = true;
     }
 
@@ -341,6 +368,11 @@ impl StreamSession {
             self.said = self.said.chars().skip(excess).collect();
         }
     }
+}
+
+fn enhancer(wanted: Enhancement) -> Option<Enhancer> {
+    // Its rates are constants that can be resampled.
+    (wanted != Enhancement::default()).then(|| Enhancer::new(wanted).ok()).flatten()
 }
 
 /// Tells that the turn may end, or goes on; whether the first was told and nothing since.

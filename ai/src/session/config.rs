@@ -1,5 +1,6 @@
 //! What a stream wants, at its beginning and later.
 
+use crate::audio::enhance::Enhancement;
 use crate::recogniser::{Hotword, UtteranceOptions};
 
 /// Most hotwords of a stream: each costs a little in every frame.
@@ -28,6 +29,8 @@ pub struct SessionConfig {
     pub context: String,
     /// Write English whatever is spoken, where the pack can.
     pub translate: bool,
+    /// What is done to the sound before it is heard.
+    pub enhancement: Enhancement,
 }
 
 impl Default for SessionConfig {
@@ -42,6 +45,7 @@ impl Default for SessionConfig {
             hotwords: Vec::new(),
             context: String::new(),
             translate: false,
+            enhancement: Enhancement::default(),
         }
     }
 }
@@ -88,6 +92,8 @@ pub struct SessionUpdate {
     pub context: Option<String>,
     /// See [`SessionConfig::translate`]; what is being said is closed, as with another language.
     pub translate: Option<bool>,
+    /// See [`SessionConfig::enhancement`].
+    pub enhancement: Option<Enhancement>,
 }
 
 impl SessionUpdate {
@@ -103,6 +109,7 @@ impl SessionUpdate {
             hotwords: self.hotwords.unwrap_or_else(|| config.hotwords.clone()),
             context: self.context.unwrap_or_else(|| config.context.clone()),
             translate: self.translate.unwrap_or(config.translate),
+            enhancement: self.enhancement.unwrap_or(config.enhancement),
         };
         let cut = next.language != config.language || next.translate != config.translate;
         (next.clamped(), cut)
