@@ -5,8 +5,10 @@
 //! the memory of an utterance is its own, so that no segment depends on another; a committed word never changes; what is due is
 //! run by the caller, nothing here runs by itself.
 
+mod agreement;
 mod ctc;
 mod network;
+mod window;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use crate::audio::Samples;
 use crate::runtime::{Runtime, RuntimeError};
 pub use network::{Network, NetworkSpec, NetworkState, StateSpec};
+pub use window::{Reading, Window, WindowModel, WindowRecogniser, WindowSpec, WindowUtterance};
 
 /// A word of an utterance.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,6 +138,9 @@ pub trait Utterance: Any + Send {
 
     /// The reading at the end: all is committed. Call it when it is closed and no longer due.
     fn finish(&mut self) -> Transcript;
+
+    /// The machine does not keep up: work that only shows words earlier is left out until this is undone.
+    fn spare(&mut self, _sparing: bool) {}
 }
 
 /// The networks of a pack on one thread.

@@ -186,6 +186,9 @@ impl StreamSession {
     pub fn suspend_interim(&mut self, suspended: bool) {
         if suspended != self.interim_suspended {
             self.interim_suspended = suspended;
+            if let Some(utterance) = self.utterance() {
+                utterance.spare(suspended);
+            }
             let event = match suspended {
                 true => SpeechEvent::Degraded { rule: DegradeRule::InterimSuspended },
                 false => SpeechEvent::Recovered,
@@ -319,6 +322,7 @@ impl StreamSession {
         let begin = self.clock.saturating_sub(Samples(self.window.len() as u64)).saturating_sub(available);
         let options = self.config.utterance(&self.said);
         let mut segment = Segment::new(SegmentId(self.segments), begin, at, &self.pack, &options);
+        segment.utterance().spare(self.interim_suspended);
         segment.push_audio(self.preroll.make_contiguous());
         self.preroll.clear();
         self.segment = Some(segment);
