@@ -2,7 +2,8 @@
 //!
 //! The flow of one stream: [`audio`] (packets in order, decoded, 16 kHz) -> [`session`] (voice activity by [`vad`], then
 //! [`features`], [`recogniser`] and [`decoder`] while somebody speaks) -> events. [`scheduler`] runs many streams on a fixed
-//! pool of threads and batches their work; [`pack`] opens the models, [`runtime`] runs them. [`embedding`] turns texts into vectors.
+//! pool of threads and batches their work; [`pack`] opens the models, [`runtime`] runs them. [`embedding`] turns texts into vectors,
+//! [`translation`] into other languages.
 
 pub mod audio;
 pub mod decoder;
@@ -13,4 +14,5 @@ pub mod recogniser;
 pub mod runtime;
 pub mod scheduler;
 pub mod session;
+pub mod translation;
 pub mod vad;
