@@ -14,7 +14,7 @@ CARGO_FLAGS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev build test lint fmt bench bench-infra e2e
+.PHONY: help setup run dev build test lint fmt bench bench-infra e2e parity
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ fmt: ## format the Rust code
 
 e2e: ## the end-to-end tests alone, against bin/auralink: make e2e ONLY=captions
 	@scripts/e2e.sh $(ONLY)
+
+parity: ## make the parity tests' packs and expected outputs anew, by the reference implementations: make parity ONLY=translation
+	@scripts/parity.sh $(ONLY)
 
 bench: ## figures: micro-benchmarks, and AuraLink beside LiveKit (takes about 20 minutes)
 	@scripts/bench.sh

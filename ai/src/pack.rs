@@ -8,6 +8,7 @@ mod embedding;
 mod files;
 mod locations;
 mod manifest;
+mod translation;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -132,6 +133,22 @@ impl Pack {
 /// [`PackError`], with the file at fault.
 pub fn open_speech(source: &PackSource) -> Result<Arc<dyn SpeechPack>, PackError> {
     Ok(Arc::new(Pack::open(source)?))
+}
+
+/// Opens a pack of translation, whatever its layout.
+///
+/// # Errors
+/// [`PackError`], with the file at fault.
+pub fn open_translation(folder: &std::path::Path) -> Result<Arc<dyn crate::translation::TranslationPack>, PackError> {
+    Ok(Arc::new(open_translation_pack(folder)?))
+}
+
+/// [`open_translation`], with the type that the layout has.
+///
+/// # Errors
+/// As [`open_translation`].
+pub fn open_translation_pack(folder: &std::path::Path) -> Result<crate::translation::Seq2SeqTranslation, PackError> {
+    translation::open(folder)
 }
 
 fn hash(bytes: &[u8]) -> String {

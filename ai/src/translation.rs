@@ -5,12 +5,17 @@
 //! what waits is bounded, and what is refused is told; of several texts that wait for the same model those of one pair are one batch.
 
 pub mod clauses;
+mod languages;
+mod model;
 mod pool;
+pub(crate) mod words;
 
 use std::sync::Arc;
 
 use crate::recogniser::primary;
 use crate::runtime::{Runtime, RuntimeError};
+pub(crate) use model::Seq2SeqPack;
+pub use model::{Seq2SeqTranslation, Seq2SeqTranslator};
 pub use pool::{TranslationConfig, TranslationEngine, TranslationStats};
 
 /// Longest text of one call, characters: models look at a few hundred words.
@@ -64,8 +69,13 @@ pub struct Pair {
 impl Pair {
     /// From one language to another.
     pub fn new(from: &str, to: &str) -> Self {
-        Self { from: primary(from), to: primary(to) }
+        Self { from: two_letters(from), to: two_letters(to) }
     }
+}
+
+/// The usual code of a language: two letters where it has them.
+pub(crate) fn two_letters(code: &str) -> String {
+    languages::two_letters(&primary(code)).to_owned()
 }
 
 /// An opened pack of translation: constant, shared by all threads.

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::protobuf::{self, Content};
+
 /// Field of `ModelProto` that holds the graph.
 const GRAPH: u64 = 7;
 /// The highest field number that `ModelProto` may have with some room for later versions.
@@ -31,11 +33,11 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
 pub(super) fn metadata(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
     let mut pairs = BTreeMap::new();
     walk(bytes, |field, content| {
-        if field == METADATA {
+        if let (METADATA, Content::Bytes(content)) = (field, content) {
             let (mut key, mut value) = (String::new(), String::new());
-            let read = walk(content, |field, text| match field {
-                1 => key = String::from_utf8_lossy(text).into_owned(),
-                2 => value = String::from_utf8_lossy(text).into_owned(),
+            let read = walk(content, |field, text| match (field, text) {
+                (1, Content::Bytes(text)) => key = String::from_utf8_lossy(text).into_owned(),
+                (2, Content::Bytes(text)) => value = String::from_utf8_lossy(text).into_owned(),
                 _ => {}
             });
             if read.is_ok() {
@@ -46,40 +48,9 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<BTreeMap<String, String>, String>
     Ok(pairs)
 }
 
-/// Gives `visit` each field's number and, where it has a length, its content.
-fn walk<'a>(mut bytes: &'a [u8], mut visit: impl FnMut(u64, &'a [u8])) -> Result<(), String> {
-    let length = bytes.len();
-    while !bytes.is_empty() {
-        let at = length - bytes.len();
-        let wrong = || format!("it is no ONNX file, or cut short: its framing breaks at byte {at} of {length}");
-        let tag = varint(&mut bytes).ok_or_else(wrong)?;
-        let field = tag >> 3;
-        let size = match tag & 7 {
-            0 => varint(&mut bytes).map(|_| 0),
-            1 => Some(8),
-            2 => varint(&mut bytes),
-            5 => Some(4),
-            _ => None,
-        };
-        let parts = size.and_then(|size| bytes.split_at_checked(usize::try_from(size).ok()?));
-        let (content, rest) = parts.filter(|_| (1..=MAX_FIELD).contains(&field)).ok_or_else(wrong)?;
-        visit(field, if tag & 7 == 2 { content } else { &[] });
-        bytes = rest;
-    }
-    Ok(())
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
+fn walk<'a>(bytes: &'a [u8], visit: impl FnMut(u64, Content<'a>)) -> Result<(), String> {
+    let broken = |at| format!("it is no ONNX file, or cut short: its framing breaks at byte {at} of {}", bytes.len());
+    protobuf::walk(bytes, MAX_FIELD, visit).map_err(broken)
 }
 
 #[cfg(test)]

@@ -1,0 +1,22 @@
+"""Makes the packs and the expected outputs of the parity tests: `python -m parity [FAMILY...]`, in the folder `ai`.
+
+A family is a module of this package with a function `make(folder)`.
+"""
+import importlib
+import os
+import pathlib
+import sys
+
+FAMILIES = ["runtime", "translation"]
+
+
+def main(names):
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    tests = pathlib.Path(__file__).resolve().parent.parent / "tests" / "parity"
+    for name in names or FAMILIES:
+        importlib.import_module(f"parity.{name}").make(tests / name)
+        print(f"{name}: made", flush=True)
+
+
+main(sys.argv[1:])
