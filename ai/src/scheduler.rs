@@ -25,6 +25,10 @@ pub use stream::StreamHandle;
 use stream::{Opened, StreamShared};
 use worker::{Worker, WorkerShared};
 
+/// A thread that spends so much of its time (thousandths) on live streams takes no further one: what is left is for the moments in
+/// which all speak at once.
+const FULL_PERMILLE: u64 = 850;
+
 /// More threads than any machine for which this pool is meant has cores.
 const MAX_THREADS: usize = 64;
 
@@ -35,6 +39,8 @@ pub struct EngineConfig {
     pub threads: usize,
     /// The recogniser's model pack.
     pub pack: PackSource,
+    /// A smaller pack for what a stream says while the machine does not keep up with the larger one.
+    pub smaller: Option<PackSource>,
     /// Folder or file of Silero VAD; `None` searches the cache folder, and uses the built-in detector without it.
     pub vad: Option<PathBuf>,
     /// The engine under the models.
@@ -47,7 +53,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { threads: 1, pack: PackSource::BuiltIn, vad: None, runtime: RuntimeChoice::Auto, max_streams: 64, nice: 10 }
+        Self { threads: 1, pack: PackSource::BuiltIn, smaller: None, vad: None, runtime: RuntimeChoice::Auto, max_streams: 64, nice: 10 }
     }
 }
 
@@ -78,6 +84,14 @@ pub enum EngineError {
     /// The audio format is not usable.
     #[error(transparent)]
     Audio(#[from] AudioError),
+    /// The machine has no time for one more live stream.
+    #[error(
+        "the machine has no time for another stream: live ones take {percent} % of its speech threads already. Try again when one has ended, or give it more          threads (ai.threads)"
+    )]
+    Overloaded {
+        /// Of the thread that has most time.
+        percent: u64,
+    },
     /// Every stream is taken.
     #[error("{limit} streams are being recognised, which is this server's limit (ai.max_streams): try again when one has ended")]
     TooManyStreams {
@@ -119,7 +133,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`], saying what was missing, where it was looked for, and what to do.
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        let pack = pack::open_speech(&config.pack)?;
+        let packs = Packs { usual: pack::open_speech(&config.pack)?, smaller: config.smaller.as_ref().map(pack::open_speech).transpose()? };
         let library = match &config.runtime {
             RuntimeChoice::OnnxRuntime(path) => path.as_deref(),
             _ => None,
@@ -132,18 +146,18 @@ impl Engine {
         for index in 0..config.threads.clamp(1, MAX_THREADS) {
             let shared = Arc::new(WorkerShared::default());
             let worker = Worker::new(shared.clone(), counters.clone());
-            let (runtime, pack, silero, ready) = (runtime.clone(), pack.clone(), silero.clone(), ready.clone());
+            let (runtime, packs, silero, ready) = (runtime.clone(), packs.clone(), silero.clone(), ready.clone());
             let nice = config.nice;
             let thread = std::thread::Builder::new()
                 .name(format!("speech-{index}"))
-                .spawn(move || worker.run(runtime, &pack, silero.as_ref(), nice, &ready))
+                .spawn(move || worker.run(runtime, &packs, silero.as_ref(), nice, &ready))
                 .map_err(|error| EngineError::Thread(error.to_string()))?;
             workers.push((shared, Some(thread)));
         }
         drop(ready);
         let mut pool = Pool {
             workers,
-            pack,
+            pack: packs.usual,
             counters,
             max_streams: config.max_streams,
             runtime_name: runtime.name().to_owned(),
@@ -187,6 +201,16 @@ impl Engine {
             Source::Pcm { rate } if !(8_000..=48_000).contains(&rate) => return Err(AudioError::SampleRate { rate }.into()),
             Source::Pcm { rate } => Some(Resampler::new(rate, crate::audio::SAMPLE_RATE)?),
         };
+        let (worker, _) = pool
+            .workers
+            .iter()
+            .min_by_key(|(worker, _)| (worker.load_permille() >= FULL_PERMILLE, worker.streams()))
+            .expect("an engine has at least one thread");
+        // What can wait is held back by its own queue instead.
+        if source == Source::Packets && worker.load_permille() >= FULL_PERMILLE {
+            pool.counters.refused_for_load.fetch_add(1, Ordering::Relaxed);
+            return Err(EngineError::Overloaded { percent: worker.load_permille() / 10 });
+        }
         let taken = pool
             .counters
             .streams
@@ -195,7 +219,6 @@ impl Engine {
             pool.counters.refused_streams.fetch_add(1, Ordering::Relaxed);
             return Err(EngineError::TooManyStreams { limit: pool.max_streams });
         }
-        let (worker, _) = pool.workers.iter().min_by_key(|(worker, _)| worker.streams()).expect("an engine has at least one thread");
         let shared = Arc::new(StreamShared::new(source));
         worker.open(Opened { shared: shared.clone(), config, resampler, sink });
         Ok(StreamHandle::new(shared, worker.clone(), pool.counters.clone(), self.clone()))
@@ -203,12 +226,16 @@ impl Engine {
 
     /// Whether one more stream would be refused now.
     pub fn is_full(&self) -> bool {
-        self.pool.counters.streams.load(Ordering::Acquire) >= self.pool.max_streams as u64
+        let pool = &self.pool;
+        let taken = pool.counters.streams.load(Ordering::Acquire) >= pool.max_streams as u64;
+        taken || pool.workers.iter().all(|(worker, _)| worker.load_permille() >= FULL_PERMILLE)
     }
 
     /// A snapshot of the counters.
     pub fn stats(&self) -> EngineStats {
         let pool = &self.pool;
+        let busiest = pool.workers.iter().map(|(worker, _)| worker.load_permille()).max().unwrap_or_default();
+        pool.counters.load_permille.store(busiest, Ordering::Relaxed);
         pool.counters.snapshot(&pool.runtime_name, pool.detector_name, pool.pack.name())
     }
 }
@@ -229,6 +256,13 @@ impl Drop for Pool {
     }
 }
 
-fn new_session(config: SessionConfig, pack: &Arc<dyn SpeechPack>, models: &crate::session::models::SpeechModels) -> StreamSession {
-    StreamSession::new(config, pack.clone(), models.detector())
+/// The packs of an engine.
+#[derive(Clone)]
+struct Packs {
+    usual: Arc<dyn SpeechPack>,
+    smaller: Option<Arc<dyn SpeechPack>>,
+}
+
+fn new_session(config: SessionConfig, packs: &Packs, models: &crate::session::models::SpeechModels) -> StreamSession {
+    StreamSession::new(config, packs.usual.clone(), models.detector()).with_smaller(packs.smaller.clone())
 }

@@ -49,6 +49,8 @@ pub(crate) enum Work {
 pub struct StreamSession {
     config: SessionConfig,
     pack: Arc<dyn SpeechPack>,
+    /// For when the machine does not keep up.
+    smaller: Option<Arc<dyn SpeechPack>>,
     enhancer: Option<Enhancer>,
     enhanced: Vec<f32>,
     backlog: Backlog,
@@ -68,6 +70,7 @@ pub struct StreamSession {
     may_end: bool,
     flushing: bool,
     interim_suspended: bool,
+    prefers_smaller: bool,
     events: VecDeque<SpeechEvent>,
 }
 
@@ -80,6 +83,7 @@ impl StreamSession {
             enhanced: Vec::new(),
             config,
             pack,
+            smaller: None,
             backlog: Backlog::default(),
             clock: Samples(0),
             window: Vec::with_capacity(detector.window()),
@@ -94,8 +98,16 @@ impl StreamSession {
             may_end: false,
             flushing: false,
             interim_suspended: false,
+            prefers_smaller: false,
             events: VecDeque::new(),
         }
+    }
+
+    /// The session with a smaller model at hand, which the same [`models::SpeechModels`] have.
+    #[must_use]
+    pub fn with_smaller(mut self, pack: Option<Arc<dyn SpeechPack>>) -> Self {
+        self.smaller = pack;
+        self
     }
 
     /// Takes audio in: 16 kHz mono in [-1, 1]; anything else is clamped, and what is no number becomes silence.
@@ -189,12 +201,32 @@ impl StreamSession {
             if let Some(utterance) = self.utterance() {
                 utterance.spare(suspended);
             }
-            let event = match suspended {
-                true => SpeechEvent::Degraded { rule: DegradeRule::InterimSuspended },
-                false => SpeechEvent::Recovered,
-            };
-            self.events.push_back(event);
+            self.tell_degradation(suspended, DegradeRule::InterimSuspended);
         }
+    }
+
+    /// Rule two of degradation: segments that begin from now on go to the smaller model, if there is one that knows the language.
+    pub fn prefer_smaller(&mut self, preferred: bool) {
+        let possible = self.smaller.as_ref().is_some_and(|pack| pack.speaks(&self.config.language));
+        let preferred = preferred && possible;
+        if preferred != self.prefers_smaller {
+            self.prefers_smaller = preferred;
+            self.tell_degradation(preferred, DegradeRule::SmallerModel);
+        }
+    }
+
+    /// A rule begins, or ends: once none is left all is well.
+    fn tell_degradation(&mut self, begins: bool, rule: DegradeRule) {
+        if begins {
+            self.events.push_back(SpeechEvent::Degraded { rule });
+        } else if !self.interim_suspended && !self.prefers_smaller {
+            self.events.push_back(SpeechEvent::Recovered);
+        }
+    }
+
+    /// Whether the open segment is the smaller model's.
+    pub(crate) fn is_smaller(&self) -> bool {
+        self.segment.as_ref().is_some_and(Segment::is_smaller)
     }
 
     /// The last rule of degradation: all audio but the newest `keep` is skipped. Returns how much was.
@@ -321,7 +353,11 @@ impl StreamSession {
         // The window in hand is not in the preroll: the segment's audio begins so much before its own begin.
         let begin = self.clock.saturating_sub(Samples(self.window.len() as u64)).saturating_sub(available);
         let options = self.config.utterance(&self.said);
-        let mut segment = Segment::new(SegmentId(self.segments), begin, at, &self.pack, &options);
+        let (pack, smaller) = match &self.smaller {
+            Some(pack) if self.prefers_smaller => (pack, true),
+            _ => (&self.pack, false),
+        };
+        let mut segment = Segment::new(SegmentId(self.segments), begin, at, pack, smaller, &options);
         segment.utterance().spare(self.interim_suspended);
         segment.push_audio(self.preroll.make_contiguous());
         self.preroll.clear();

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use auralink_ai::audio::Samples;
 use auralink_ai::audio::file::FileDecoder;
 use auralink_ai::pack::{Pack, PackSource, onnxruntime_candidates, open_silero};
-use auralink_ai::runtime::{RuntimeChoice, open};
+use auralink_ai::recogniser::{Abilities, Recogniser, SpeechPack, Utterance, UtteranceOptions};
+use auralink_ai::runtime::{Runtime, RuntimeChoice, RuntimeError, open};
 use auralink_ai::session::models::SpeechModels;
 use auralink_ai::session::{DegradeRule, SessionConfig, SessionUpdate, SpeechEvent, StreamSession};
 
@@ -331,4 +332,57 @@ fn a_configuration_is_brought_into_its_range() {
     assert_eq!((config.endpoint_silence_ms, config.eager_silence_ms), (200, 200));
     assert_eq!(config.hotwords.len(), auralink_ai::session::MAX_HOTWORDS);
     assert_eq!(config.hotwords[..2], [word("fine", 0.0), word("loud", 10.0)]);
+}
+
+/// The default pack under another name, which counts its utterances.
+struct Smaller(Arc<Pack>, std::sync::atomic::AtomicUsize);
+
+impl SpeechPack for Smaller {
+    fn name(&self) -> &str {
+        "smaller"
+    }
+    fn languages(&self) -> &[String] {
+        self.0.languages()
+    }
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
+    fn begin(self: Arc<Self>, options: &UtteranceOptions) -> Box<dyn Utterance> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.clone().begin(options)
+    }
+    fn load(&self, runtime: &dyn Runtime) -> Result<Box<dyn Recogniser>, RuntimeError> {
+        self.0.load(runtime)
+    }
+}
+
+#[test]
+fn a_late_stream_goes_on_with_the_smaller_model_and_comes_back() {
+    let mut rig = Rig::new(false);
+    let smaller = Arc::new(Smaller(rig.pack.clone(), 0.into()));
+    let (runtime, _) = open(&RuntimeChoice::Auto, &onnxruntime_candidates(None)).expect("there is always an engine");
+    rig.models =
+        SpeechModels::load(&*runtime, &*rig.pack, None).and_then(|models| models.with_smaller(&*runtime, &*smaller)).expect("both load");
+    let mut session = rig.session(SessionConfig::default()).with_smaller(Some(smaller.clone()));
+    let begun = || smaller.1.load(std::sync::atomic::Ordering::Relaxed);
+    let turn = [speech(), quiet(1_000)].concat();
+    assert!(!text_of(&rig.run(&mut session, &turn, 320)).is_empty());
+    assert_eq!(begun(), 0);
+    session.suspend_interim(true);
+    session.prefer_smaller(true);
+    session.prefer_smaller(true);
+    let events = rig.run(&mut session, &turn, 320);
+    assert_eq!(events[..2], [DegradeRule::InterimSuspended, DegradeRule::SmallerModel].map(|rule| SpeechEvent::Degraded { rule }));
+    assert!(begun() > 0 && !text_of(&events).is_empty(), "{events:?}");
+    session.suspend_interim(false);
+    assert_eq!(rig.settle(&mut session), [], "not all is well yet");
+    session.prefer_smaller(false);
+    assert_eq!(rig.settle(&mut session), [SpeechEvent::Recovered]);
+    let before = begun();
+    assert!(!text_of(&rig.run(&mut session, &turn, 320)).is_empty());
+    assert_eq!(begun(), before);
+    // Without a smaller model there is nothing to prefer.
+    let mut alone = rig.session(SessionConfig::default());
+    alone.prefer_smaller(true);
+    assert_eq!(rig.settle(&mut alone), []);
 }

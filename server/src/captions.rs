@@ -3,7 +3,8 @@
 //! One task ([`service`]) owns the state ([`room`]). It learns from room events who speaks where, opens a tap and a stream for each
 //! microphone that may be heard, and turns the stream's events into data packets of the room ([`packets`], at most four a second per
 //! speaker, [`limiter`]) and transcript events for followers ([`wording`]). It waits for no room: what is to be sent goes by the
-//! room's own [`outbox`].
+//! room's own [`outbox`]. Who reads another language gets what was said clause by clause in that ([`translated`]), and not the
+//! original.
 //!
 //! Rules: nobody is heard without the room being told, and what it is told is true ([`STATE_ATTRIBUTE`], [`REASON_ATTRIBUTE`]);
 //! whoever opts out is not heard from that moment until the room ends or they say otherwise, however often they leave and come back
@@ -12,6 +13,7 @@
 use std::sync::Arc;
 
 use auralink_ai::scheduler::Engine;
+use auralink_ai::translation::TranslationEngine;
 use auralink_media::net::MediaHandle;
 use auralink_proto::v1::TranscriptEvent;
 use auralink_signaling::access::Claims;
@@ -26,10 +28,11 @@ mod packets;
 mod room;
 pub mod router;
 mod service;
+mod translated;
 mod waiting;
 pub mod wording;
 
-use service::{Request, Service};
+use service::{Request, Service, ServiceParts};
 
 /// Participant attribute that tells everybody whether a participant is heard: `on`, `off` (for the whole room), `opted-out` (by own
 /// wish), `refused` (it cannot be; [`REASON_ATTRIBUTE`] says why). A token that carries `opted-out` (as a client's newest one does
@@ -38,6 +41,10 @@ pub const STATE_ATTRIBUTE: &str = "auralink.captions";
 
 /// Participant attribute with a sentence, at most [`REASON_BYTES`] long: why a participant is not heard, or heard less well.
 pub const REASON_ATTRIBUTE: &str = "auralink.captions.reason";
+
+/// Participant attribute with the language in which a participant reads captions (BCP 47): set by a token, by the participant
+/// (`setAttributes`), or by `PUT /api/v1/rooms/{room}/captions/me`. Empty or absent: as it was said.
+pub const LANGUAGE_ATTRIBUTE: &str = "auralink.captions.language";
 
 /// Bytes of the longest reason.
 pub const REASON_BYTES: usize = 240;
@@ -50,6 +57,7 @@ const TRANSCRIPT_QUEUE: usize = 1_024;
 pub struct Captions {
     requests: mpsc::Sender<Request>,
     availability: Arc<Result<Engine, String>>,
+    translation: Option<TranslationEngine>,
     default_on: bool,
 }
 
@@ -82,6 +90,14 @@ pub enum CaptionsError {
     /// No engine.
     #[error("captions are not available: {0}")]
     Unavailable(String),
+    /// Nobody of this identity is in the room.
+    #[error("`{identity}` is not in the room `{room}`: the language is that of somebody who is there")]
+    NoParticipant {
+        /// The room.
+        room: String,
+        /// Who is not there.
+        identity: String,
+    },
     /// No such room.
     #[error("there is no room `{0}`")]
     NoRoom(String),
@@ -107,6 +123,8 @@ pub struct CaptionsParts {
     pub default_on: bool,
     /// Silence that closes a segment.
     pub endpoint_silence_ms: u32,
+    /// Translates for those who read another language; without it all read what was said.
+    pub translation: Option<TranslationEngine>,
 }
 
 impl Captions {
@@ -114,9 +132,18 @@ impl Captions {
     pub fn start(parts: CaptionsParts) -> std::io::Result<Self> {
         let (requests, receiver) = mpsc::channel(256);
         let availability = Arc::new(parts.engine);
-        let captions = Self { requests, availability: Arc::clone(&availability), default_on: parts.default_on };
+        let translation = parts.translation.clone();
+        let captions = Self { requests, availability: Arc::clone(&availability), translation, default_on: parts.default_on };
         let router = router::Router::start(parts.taps)?;
-        let service = Service::new(parts.rooms, parts.media, availability, router, captions.default_on(), parts.endpoint_silence_ms);
+        let service = Service::new(ServiceParts {
+            rooms: parts.rooms,
+            media: parts.media,
+            availability,
+            router,
+            default_on: captions.default_on(),
+            endpoint_silence_ms: parts.endpoint_silence_ms,
+            translation: parts.translation,
+        });
         tokio::spawn(service.run(receiver));
         Ok(captions)
     }
@@ -124,6 +151,11 @@ impl Captions {
     /// The engine, or the sentence why there is none.
     pub fn engine(&self) -> Result<&Engine, &str> {
         self.availability.as_ref().as_ref().map_err(String::as_str)
+    }
+
+    /// What is translated, in words.
+    pub fn translation(&self) -> Option<String> {
+        self.translation.as_ref().map(TranslationEngine::pairs)
     }
 
     /// On in new rooms.
@@ -148,6 +180,12 @@ impl Captions {
     pub async fn set_opt_out(&self, room: &str, identity: &str, opted_out: bool) -> Result<(), CaptionsError> {
         let (room, identity) = (room.to_owned(), identity.to_owned());
         self.ask(|reply| Request::SetOptOut { room, identity, opted_out, reply }).await?
+    }
+
+    /// The language in which a participant reads captions; empty: as it was said.
+    pub async fn set_language(&self, room: &str, identity: &str, language: &str) -> Result<(), CaptionsError> {
+        let (room, identity, language) = (room.to_owned(), identity.to_owned(), language.to_owned());
+        self.ask(|reply| Request::SetLanguage { room, identity, language, reply }).await?
     }
 
     /// The room's transcript from now on.

@@ -241,6 +241,8 @@ impl Config {
         let silence = self.captions.endpoint_silence_ms;
         range("captions.endpoint_silence_ms", silence.to_string(), (200..=5_000).contains(&silence), "200 to 5000")?;
         range("ai.threads", self.ai.threads.to_string(), (1..=64).contains(&self.ai.threads), "1 to 64")?;
+        let threads = self.ai.translation_threads;
+        range("ai.translation_threads", threads.to_string(), (1..=64).contains(&threads), "1 to 64")?;
         range("ai.max_streams", self.ai.max_streams.to_string(), (1..=4_096).contains(&self.ai.max_streams), "1 to 4096")?;
         let rate = self.api.requests_per_second;
         range("api.requests_per_second", rate.to_string(), (0.0..=1e6).contains(&rate), "0 (no limit) to 1000000")?;

@@ -97,11 +97,24 @@ pub fn speech(text: &mut String, stats: &EngineStats) {
     let info = [("runtime", &stats.runtime), ("detector", &stats.detector), ("pack", &stats.pack)];
     let labels: Vec<String> = info.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
     family(text, "auralink_speech_info", Gauge, "What recognises speech: always 1.", [(labels.join(","), 1)]);
-    let families: [(&str, Kind, &str, u64); 21] = [
+    let families: [(&str, Kind, &str, u64); 24] = [
         ("auralink_speech_streams", Gauge, "Streams heard now.", stats.streams),
         ("auralink_speech_speaking", Gauge, "Streams with an open segment now.", stats.speaking),
         ("auralink_speech_backlog_ms", Gauge, "Audio that waits now, milliseconds over all streams.", stats.backlog_ms),
         ("auralink_speech_refused_streams_total", Counter, "Streams refused for the limit.", stats.refused_streams),
+        (
+            "auralink_speech_load_permille",
+            Gauge,
+            "Time that the busiest speech thread spends on live streams, thousandths.",
+            stats.load_permille,
+        ),
+        (
+            "auralink_speech_refused_for_load_total",
+            Counter,
+            "Streams refused because the machine has no time for one more.",
+            stats.refused_for_load,
+        ),
+        ("auralink_speech_smaller_model_total", Counter, "Times that a late stream was given to the smaller model.", stats.smaller_model),
         ("auralink_speech_refused_inputs_total", Counter, "Inputs refused because a stream's queue was full.", stats.refused_inputs),
         ("auralink_speech_ticks_total", Counter, "Looks of the scheduler at its streams.", stats.ticks),
         ("auralink_speech_detector_runs_total", Counter, "Batches of the voice detector.", stats.detector_runs),

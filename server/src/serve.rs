@@ -100,6 +100,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         taps,
         default_on: config.captions.default,
         endpoint_silence_ms: config.captions.endpoint_silence_ms,
+        translation: speech::start_translation(&config.ai),
     })?;
 
     let embeddings = Embeddings::new(&config.embeddings, &config.ai);

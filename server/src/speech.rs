@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use auralink_ai::pack::PackSource;
-use auralink_ai::runtime::RuntimeChoice;
+use auralink_ai::pack::{self, PackSource};
+use auralink_ai::runtime::{self, RuntimeChoice};
 use auralink_ai::scheduler::{Engine, EngineConfig};
+use auralink_ai::translation::{TranslationConfig, TranslationEngine};
 
 use crate::config::{AiConfig, Runtime};
 
@@ -13,6 +14,7 @@ pub fn start(config: &AiConfig) -> Result<Engine, String> {
     let engine = Engine::start(EngineConfig {
         threads: config.threads,
         pack: config.pack.clone().map_or(PackSource::BuiltIn, PackSource::Folder),
+        smaller: config.smaller_pack.clone().map(PackSource::Folder),
         vad: config.vad.clone(),
         runtime: runtime(config.runtime, config.onnxruntime.clone()),
         max_streams: config.max_streams,
@@ -22,6 +24,30 @@ pub fn start(config: &AiConfig) -> Result<Engine, String> {
     for note in engine.notes() {
         tracing::warn!("{note}");
     }
+    Ok(engine)
+}
+
+/// Translation by the packs that the configuration names. What cannot be used is told, and captions stay as they are said.
+pub fn start_translation(config: &AiConfig) -> Option<TranslationEngine> {
+    if config.translation.is_empty() {
+        return None;
+    }
+    let started = open_translation(config);
+    if let Err(reason) = &started {
+        tracing::error!(reason, "captions are not translated");
+    }
+    started.ok()
+}
+
+fn open_translation(config: &AiConfig) -> Result<TranslationEngine, String> {
+    let packs = config.translation.iter().map(|folder| pack::open_translation(folder)).collect::<Result<Vec<_>, _>>();
+    let packs = packs.map_err(|error| error.to_string())?;
+    let candidates = pack::onnxruntime_candidates(config.onnxruntime.as_deref());
+    let (runtime, _) = runtime::open(&runtime(config.runtime, config.onnxruntime.clone()), &candidates).map_err(|e| e.to_string())?;
+    let started =
+        TranslationEngine::start(packs, &runtime, TranslationConfig { threads: config.translation_threads, ..Default::default() });
+    let engine = started.map_err(|error| error.to_string())?;
+    tracing::info!(pairs = engine.pairs(), "captions are translated");
     Ok(engine)
 }
 

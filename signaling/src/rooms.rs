@@ -49,6 +49,8 @@ pub enum To {
     All,
     /// Those identities that are there.
     Identities(Vec<String>),
+    /// Everyone but those identities.
+    Except(Vec<String>),
 }
 
 /// Where shards put their events. Never waits, so that it may be called on a shard's thread.

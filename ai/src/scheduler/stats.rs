@@ -45,6 +45,10 @@ counters! {
     speaking,
     /// Audio that waits now, milliseconds over all streams.
     backlog_ms,
+    /// Time that the busiest thread spends on live streams, thousandths.
+    load_permille,
+    /// Streams refused because the machine has no time for one more.
+    refused_for_load,
     /// Streams refused for the limit.
     refused_streams,
     /// Inputs refused because a stream's queue was full.
@@ -63,9 +67,11 @@ counters! {
     failures,
     /// Times that a stream's interim text was suspended (rule 1).
     interim_suspended,
-    /// Audio skipped because its stream was too late (rule 2), milliseconds.
+    /// Times that a stream was given to the smaller model (rule 2).
+    smaller_model,
+    /// Audio skipped because its stream was too late (rule 3), milliseconds.
     audio_dropped_ms,
-    /// Times that rule 2 was applied.
+    /// Times that rule 3 was applied.
     audio_drops,
     /// Packets taken in.
     packets,

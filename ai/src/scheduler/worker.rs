@@ -8,18 +8,17 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::stats::Counters;
 use super::stream::{Input, Opened, StreamShared};
-use super::{EngineError, Sink, Source, new_session};
+use super::{EngineError, Packs, Sink, Source, new_session};
 use crate::audio::Samples;
 use crate::audio::receiver::{Audio, AudioReceiver, ReceiverStats};
 use crate::audio::resample::Resampler;
-use crate::recogniser::SpeechPack;
-use crate::runtime::{ModelFile, Runtime};
+use crate::runtime::{ModelFile, Runtime, RuntimeError};
 use crate::session::models::SpeechModels;
 use crate::session::{SpeechEvent, StreamSession};
 
@@ -27,13 +26,17 @@ use crate::session::{SpeechEvent, StreamSession};
 const TICK: Duration = Duration::from_millis(20);
 /// Quiet looks before the thread sleeps without end.
 const TICKS_TO_SLEEP: u32 = 50;
+/// Time over which the load is measured.
+const LOAD_WINDOW: Duration = Duration::from_secs(1);
 /// Rounds of one window and one chunk per look, before new input is taken: half a second of audio.
 const ROUNDS: usize = 20;
 /// A live stream so late loses its interim text (rule 1) ...
 const SUSPEND_INTERIM: Samples = Samples::from_ms(500);
 /// ... until it has caught up to this.
 const RESUME_INTERIM: Samples = Samples::from_ms(100);
-/// A live stream so late loses audio (rule 2) ...
+/// A live stream so late goes on with the smaller model (rule 2), until it has caught up.
+const SMALLER_MODEL: Samples = Samples::from_ms(1_500);
+/// A live stream so late loses audio (rule 3) ...
 const DROP_AUDIO: Samples = Samples::from_ms(4_000);
 /// ... and keeps this much.
 const KEEP_AUDIO: Samples = Samples::from_ms(500);
@@ -44,6 +47,8 @@ pub(super) struct WorkerShared {
     door: Mutex<Door>,
     bell: Condvar,
     streams: AtomicUsize,
+    /// Time spent on live streams, thousandths of the last second.
+    load: AtomicU64,
 }
 
 #[derive(Default)]
@@ -58,6 +63,11 @@ struct Door {
 impl WorkerShared {
     pub(super) fn streams(&self) -> usize {
         self.streams.load(Ordering::Acquire)
+    }
+
+    /// Time spent on live streams lately, thousandths.
+    pub(super) fn load_permille(&self) -> u64 {
+        self.load.load(Ordering::Relaxed)
     }
 
     pub(super) fn open(&self, stream: Opened) {
@@ -97,6 +107,7 @@ struct Stream {
     /// Taken from the queue, not yet given to the session (a source of samples is taken in bit by bit).
     inputs: VecDeque<Input>,
     suspended: bool,
+    smaller: bool,
     sink: Sink,
 }
 
@@ -106,6 +117,9 @@ pub(super) struct Worker {
     streams: Vec<Stream>,
     /// This thread's part of the gauges, as last reported.
     reported: Gauges,
+    /// Time spent on live streams since the load was last told, and when that was.
+    busy: Duration,
+    load_told: Instant,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -116,14 +130,14 @@ struct Gauges {
 
 impl Worker {
     pub(super) fn new(shared: Arc<WorkerShared>, counters: Arc<Counters>) -> Self {
-        Self { shared, counters, streams: Vec::new(), reported: Gauges::default() }
+        Self { shared, counters, streams: Vec::new(), reported: Gauges::default(), busy: Duration::ZERO, load_told: Instant::now() }
     }
 
     /// The thread's life. Tells `ready` the detector's name, or why the models could not be loaded.
     pub(super) fn run(
         mut self,
         runtime: Arc<dyn Runtime>,
-        pack: &Arc<dyn SpeechPack>,
+        packs: &Packs,
         silero: Option<&ModelFile>,
         nice: i32,
         ready: &mpsc::SyncSender<Result<&'static str, EngineError>>,
@@ -132,7 +146,7 @@ impl Worker {
         if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice) {
             tracing::warn!(%error, nice, "the priority of a speech thread could not be lowered");
         }
-        let mut models = match SpeechModels::load(&*runtime, &**pack, silero) {
+        let mut models = match load(&*runtime, packs, silero) {
             Ok(models) => models,
             Err(error) => {
                 // The engine may have given up on another thread's error already.
@@ -146,7 +160,7 @@ impl Worker {
         loop {
             let Some(opened) = self.wait(quiet_ticks >= TICKS_TO_SLEEP, next_tick) else { break };
             for stream in opened {
-                self.open(stream, pack, &models);
+                self.open(stream, packs, &models);
             }
             let now = Instant::now();
             let busy = self.tick_or_drop(now, &mut models);
@@ -173,6 +187,9 @@ impl Worker {
                 return Some(std::mem::take(&mut door.opened));
             }
             door.asleep = without_end;
+            if without_end {
+                self.shared.load.store(0, Ordering::Relaxed);
+            }
             door = if without_end {
                 self.shared.bell.wait(door).unwrap_or_else(PoisonError::into_inner)
             } else {
@@ -182,7 +199,7 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, opened: Opened, pack: &Arc<dyn SpeechPack>, models: &SpeechModels) {
+    fn open(&mut self, opened: Opened, packs: &Packs, models: &SpeechModels) {
         let receiver = match opened.shared.source() {
             Source::Packets => match AudioReceiver::new() {
                 Ok(receiver) => Some(receiver),
@@ -196,12 +213,13 @@ impl Worker {
         };
         self.streams.push(Stream {
             shared: opened.shared,
-            session: new_session(opened.config, pack, models),
+            session: new_session(opened.config, packs, models),
             receiver,
             receiver_stats: ReceiverStats::default(),
             resampler: opened.resampler,
             inputs: VecDeque::new(),
             suspended: false,
+            smaller: false,
             sink: opened.sink,
         });
     }
@@ -244,7 +262,9 @@ impl Worker {
                 Source::Pcm { .. } => patient.push(&mut stream.session),
             }
         }
-        let behind = models.advance(&mut live, ROUNDS) | models.advance(&mut patient, ROUNDS);
+        let mut behind = models.advance(&mut live, ROUNDS);
+        self.busy += now.elapsed();
+        behind |= models.advance(&mut patient, ROUNDS);
         self.counters.add_models(stats, models.stats());
         if models.stats().failures > stats.failures {
             tracing::error!(reason = models.last_failure(), "a speech model could not be run");
@@ -256,6 +276,7 @@ impl Worker {
             }
         }
         self.report();
+        self.tell_load(now);
         let pending = self.streams.iter().any(|stream| !stream.inputs.is_empty());
         let ending = self.streams.iter().any(|stream| stream.shared.is_closed());
         if behind || pending || ending {
@@ -264,6 +285,16 @@ impl Worker {
             Busy::Working
         } else {
             Busy::Quiet
+        }
+    }
+
+    /// Once a second: how much of it live streams took.
+    fn tell_load(&mut self, now: Instant) {
+        let window = now.saturating_duration_since(self.load_told);
+        if window >= LOAD_WINDOW {
+            let permille = self.busy.as_micros() * 1_000 / window.as_micros().max(1);
+            self.shared.load.store(u64::try_from(permille).unwrap_or(u64::MAX), Ordering::Relaxed);
+            (self.busy, self.load_told) = (Duration::ZERO, now);
         }
     }
 
@@ -279,6 +310,14 @@ impl Worker {
         change(&self.counters.speaking, self.reported.speaking, now.speaking);
         change(&self.counters.backlog_ms, self.reported.backlog_ms, now.backlog_ms);
         self.reported = now;
+    }
+}
+
+fn load(runtime: &dyn Runtime, packs: &Packs, silero: Option<&ModelFile>) -> Result<SpeechModels, RuntimeError> {
+    let models = SpeechModels::load(runtime, &*packs.usual, silero)?;
+    match &packs.smaller {
+        Some(pack) => models.with_smaller(runtime, &**pack),
+        None => Ok(models),
     }
 }
 
@@ -376,6 +415,13 @@ impl Stream {
             self.suspended = false;
         }
         self.session.suspend_interim(self.suspended);
+        if late > SMALLER_MODEL && !self.smaller {
+            self.smaller = true;
+            counters.smaller_model.fetch_add(1, Ordering::Relaxed);
+        } else if late < RESUME_INTERIM {
+            self.smaller = false;
+        }
+        self.session.prefer_smaller(self.smaller);
     }
 
     fn hand_out(&mut self, counters: &Counters) {

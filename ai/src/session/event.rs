@@ -28,7 +28,9 @@ pub struct Word {
 pub enum DegradeRule {
     /// Rule 1: text that may still change is no longer reported; committed words are.
     InterimSuspended,
-    /// Rule 2: audio was skipped; it will never be text.
+    /// Rule 2: what is said from here on is recognised by a smaller model, until [`SpeechEvent::Recovered`].
+    SmallerModel,
+    /// Rule 3: audio was skipped; it will never be text.
     AudioDropped {
         /// How much.
         length: Samples,

@@ -31,6 +31,7 @@ pub struct ModelStats {
 pub struct SpeechModels {
     detector: Detector,
     recogniser: Box<dyn Recogniser>,
+    smaller: Option<Box<dyn Recogniser>>,
     stats: ModelStats,
     last_failure: Option<String>,
 }
@@ -46,7 +47,16 @@ impl SpeechModels {
             None => Detector::Earshot,
         };
         let recogniser = pack.load(runtime)?;
-        Ok(Self { detector, recogniser, stats: ModelStats::default(), last_failure: None })
+        Ok(Self { detector, recogniser, smaller: None, stats: ModelStats::default(), last_failure: None })
+    }
+
+    /// With the networks of a smaller pack, for sessions that were made with it.
+    ///
+    /// # Errors
+    /// As [`SpeechModels::load`].
+    pub fn with_smaller(mut self, runtime: &dyn Runtime, pack: &dyn SpeechPack) -> Result<Self, RuntimeError> {
+        self.smaller = Some(pack.load(runtime)?);
+        Ok(self)
     }
 
     /// The voice detector.
@@ -83,8 +93,15 @@ impl SpeechModels {
             for batch in detect.chunks_mut(MAX_WINDOWS) {
                 self.detect(batch);
             }
-            for batch in recognise.chunks_mut(self.recogniser.max_batch().max(1)) {
-                self.recognise(batch);
+            recognise.sort_by_key(|session| session.is_smaller());
+            let usual = recognise.partition_point(|session| !session.is_smaller());
+            let (own, smaller) = recognise.split_at_mut(usual);
+            for batch in own.chunks_mut(self.recogniser.max_batch().max(1)) {
+                self.recognise(batch, false);
+            }
+            let most = self.smaller.as_ref().map_or(1, |recogniser| recogniser.max_batch().max(1));
+            for batch in smaller.chunks_mut(most) {
+                self.recognise(batch, true);
             }
         }
         true
@@ -104,11 +121,12 @@ impl SpeechModels {
         }
     }
 
-    fn recognise(&mut self, sessions: &mut [&mut StreamSession]) {
+    fn recognise(&mut self, sessions: &mut [&mut StreamSession], smaller: bool) {
         self.stats.recogniser_runs += 1;
         self.stats.chunks += sessions.len() as u64;
         let mut batch: Vec<&mut dyn Utterance> = sessions.iter_mut().filter_map(|session| session.utterance()).collect();
-        match self.recogniser.run(&mut batch) {
+        let recogniser = if smaller { self.smaller.as_mut().unwrap_or(&mut self.recogniser) } else { &mut self.recogniser };
+        match recogniser.run(&mut batch) {
             Ok(()) => sessions.iter_mut().for_each(|session| session.handle_recognition()),
             Err(error) => self.failed(sessions, &error),
         }

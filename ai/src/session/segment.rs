@@ -27,21 +27,35 @@ pub struct Segment {
     start: Samples,
     utterance: Box<dyn Utterance>,
     language: String,
+    /// Whether the smaller model recognises it.
+    smaller: bool,
     closing: Option<Closing>,
     reported: (String, usize),
 }
 
 impl Segment {
-    pub fn new(id: SegmentId, begin: Samples, start: Samples, pack: &Arc<dyn SpeechPack>, options: &UtteranceOptions) -> Self {
+    pub fn new(
+        id: SegmentId,
+        begin: Samples,
+        start: Samples,
+        pack: &Arc<dyn SpeechPack>,
+        smaller: bool,
+        options: &UtteranceOptions,
+    ) -> Self {
         let spoken = pack.languages().first().filter(|_| !pack.abilities().detects_language);
         let language = if options.language.is_empty() { spoken.cloned().unwrap_or_default() } else { options.language.clone() };
         let utterance = pack.clone().begin(options);
-        Self { id, begin, start, utterance, language, closing: None, reported: (String::new(), 0) }
+        Self { id, begin, start, utterance, language, smaller, closing: None, reported: (String::new(), 0) }
     }
 
     /// BCP 47; empty while it is not known.
     pub fn language(&self) -> &str {
         &self.language
+    }
+
+    /// Whether the smaller model recognises it.
+    pub fn is_smaller(&self) -> bool {
+        self.smaller
     }
 
     /// Position of the onset.

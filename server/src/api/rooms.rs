@@ -43,7 +43,7 @@ pub fn routes() -> OpenApiRouter<RoomsState> {
         .routes(routes!(info))
         .routes(routes!(join))
         .routes(routes!(set_captions))
-        .routes(routes!(set_opt_out))
+        .routes(routes!(set_own_captions))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 
@@ -57,7 +57,7 @@ impl From<CaptionsError> for ApiError {
     fn from(error: CaptionsError) -> Self {
         match error {
             CaptionsError::Room(error) => error.into(),
-            CaptionsError::NoRoom(_) => Self::not_found(error.to_string()),
+            CaptionsError::NoRoom(_) | CaptionsError::NoParticipant { .. } => Self::not_found(error.to_string()),
             CaptionsError::Unavailable(_) => Self::new(StatusCode::CONFLICT, "captions_unavailable", error.to_string()),
             CaptionsError::Stopped => Self::unavailable(error.to_string()),
         }
@@ -85,6 +85,8 @@ struct CaptionsInfo {
     default: bool,
     /// BCP 47 tags.
     languages: Vec<String>,
+    /// What is translated for those who read another language, in words; absent: nothing.
+    translation: Option<String>,
 }
 
 /// What this server is and has.
@@ -94,7 +96,13 @@ async fn info(State(state): State<RoomsState>) -> Json<Info> {
         Ok(engine) => (engine.languages().to_vec(), None),
         Err(reason) => (Vec::new(), Some(reason.to_owned())),
     };
-    let captions = CaptionsInfo { available: reason.is_none(), reason, default: state.captions.default_on(), languages };
+    let captions = CaptionsInfo {
+        available: reason.is_none(),
+        reason,
+        default: state.captions.default_on(),
+        languages,
+        translation: state.captions.translation(),
+    };
     Json(Info { name: "AuraLink", version: env!("CARGO_PKG_VERSION"), captions, model: state.captions.model() })
 }
 
@@ -191,28 +199,51 @@ async fn set_captions(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Whether oneself is captioned.
+/// What oneself wants of captions; what is absent stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SetOptOut {
-    opted_out: bool,
+struct OwnCaptions {
+    /// Not to be heard.
+    opted_out: Option<bool>,
+    /// The language in which one reads them (BCP 47); empty: as it was said.
+    #[schema(example = "de")]
+    language: Option<String>,
 }
 
-/// Takes oneself out of a room's captions, or in again; with one's token of the room.
+/// Takes oneself out of a room's captions, or in again, and says in which language one reads them; with one's token of the room.
 #[utoipa::path(
     put, path = "/api/v1/rooms/{room}/captions/me", tag = "rooms", params(("room" = String, Path, description = "Name of the room")),
-    request_body = SetOptOut,
+    request_body = OwnCaptions,
     responses((status = NO_CONTENT, description = "Done"), (status = "4XX", description = "Refused", body = ErrorBody))
 )]
-async fn set_opt_out(
+async fn set_own_captions(
     State(state): State<RoomsState>,
     Path(room): Path<String>,
     headers: HeaderMap,
-    request: Result<Json<SetOptOut>, ApiError>,
+    request: Result<Json<OwnCaptions>, ApiError>,
 ) -> Result<StatusCode, ApiError> {
     let claims = authorized(&state, &headers, &room)?;
-    state.captions.set_opt_out(&room, &claims.identity, request?.0.opted_out).await?;
+    let wanted = request?.0;
+    if let Some(language) = &wanted.language {
+        checked_language(language)?;
+        state.captions.set_language(&room, &claims.identity, language).await?;
+    }
+    if let Some(opted_out) = wanted.opted_out {
+        state.captions.set_opt_out(&room, &claims.identity, opted_out).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn checked_language(tag: &str) -> Result<(), ApiError> {
+    let plain = tag.len() <= 35 && tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let primary = tag.split('-').next().unwrap_or_default();
+    if tag.is_empty() || (plain && (2..=8).contains(&primary.len()) && primary.chars().all(|c| c.is_ascii_alphabetic())) {
+        return Ok(());
+    }
+    Err(ApiError::invalid_argument(format!(
+        "`language` is `{}`: a BCP 47 tag such as `de` or `pt-BR` is needed, or nothing",
+        tag.escape_debug()
+    )))
 }
 
 /// The caller's claims, if its token opens the room.

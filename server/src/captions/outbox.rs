@@ -27,7 +27,7 @@ struct Shared {
 #[derive(Default)]
 struct Pending {
     told: BTreeMap<Arc<str>, HashMap<String, String>>,
-    updates: VecDeque<(Arc<str>, Vec<DataPacket>)>,
+    updates: VecDeque<(Arc<str>, Vec<DataPacket>, To)>,
     over: bool,
 }
 
@@ -35,7 +35,7 @@ struct Pending {
 #[derive(Debug)]
 enum Letter {
     Attributes(Arc<str>, HashMap<String, String>),
-    Packets(Vec<DataPacket>),
+    Packets(Vec<DataPacket>, To),
 }
 
 impl Outbox {
@@ -61,27 +61,27 @@ impl Outbox {
         Self { shared: Arc::default() }
     }
 
-    /// Sets attributes of a participant; an older wish for the same participant is forgotten.
+    /// Sets attributes of a participant; of older wishes for the same attribute the newest counts.
     pub fn tell(&self, identity: Arc<str>, attributes: HashMap<String, String>) {
-        self.shared.pending().told.insert(identity, attributes);
+        self.shared.pending().told.entry(identity).or_default().extend(attributes);
         self.shared.wake.notify_one();
     }
 
-    /// Sends the packets of one update to everyone, in order.
-    pub fn send(&self, speaker: Arc<str>, packets: Vec<DataPacket>) {
+    /// Sends the packets of one update, in order.
+    pub fn send(&self, speaker: Arc<str>, packets: Vec<DataPacket>, to: To) {
         let mut pending = self.shared.pending();
         if pending.updates.len() >= LIMIT {
             metrics::counter!("auralink_captions_dropped_total").increment(1);
             return;
         }
-        pending.updates.push_back((speaker, packets));
+        pending.updates.push_back((speaker, packets, to));
         drop(pending);
         self.shared.wake.notify_one();
     }
 
     /// What waits of a speaker is not sent.
     pub fn forget(&self, speaker: &str) {
-        self.shared.pending().updates.retain(|(other, _)| other.as_ref() != speaker);
+        self.shared.pending().updates.retain(|(other, ..)| other.as_ref() != speaker);
     }
 }
 
@@ -108,8 +108,8 @@ impl Shared {
                 if let Some((identity, attributes)) = pending.told.pop_first() {
                     return Some(Letter::Attributes(identity, attributes));
                 }
-                if let Some((_, packets)) = pending.updates.pop_front() {
-                    return Some(Letter::Packets(packets));
+                if let Some((_, packets, to)) = pending.updates.pop_front() {
+                    return Some(Letter::Packets(packets, to));
                 }
             }
             self.wake.notified().await;
@@ -120,10 +120,10 @@ impl Shared {
 async fn bring(rooms: Rooms, room: Arc<str>, letter: Letter) {
     let brought = match letter {
         Letter::Attributes(identity, attributes) => rooms.set_attributes(&room, &identity, attributes).await,
-        Letter::Packets(packets) => {
+        Letter::Packets(packets, to) => {
             let mut brought = Ok(());
             for packet in packets {
-                brought = rooms.send_packet(&room, packet, true, To::All).await;
+                brought = rooms.send_packet(&room, packet, true, to.clone()).await;
                 if brought.is_err() {
                     break;
                 }
@@ -152,9 +152,9 @@ mod tests {
             async move { brought.send(format!("{letter:?}")).await.unwrap() }
         });
         for _ in 0..2 * LIMIT {
-            stuck.send("ana".into(), Vec::new());
+            stuck.send("ana".into(), Vec::new(), To::All);
         }
-        quick.send("ben".into(), vec![DataPacket::default()]);
+        quick.send("ben".into(), vec![DataPacket::default()], To::All);
         assert!(seen.recv().await.unwrap().starts_with("Packets"));
         assert!(stuck.shared.pending().updates.len() <= LIMIT);
         stuck.forget("ana");
@@ -169,12 +169,13 @@ mod tests {
             async move { brought.send(letter).await.unwrap() }
         });
         // The task has not run yet: this test's runtime has one thread.
-        outbox.send("ana".into(), Vec::new());
+        outbox.send("ana".into(), Vec::new(), To::All);
         outbox.tell("ana".into(), HashMap::from([("state".into(), "on".into())]));
         outbox.tell("ana".into(), HashMap::from([("state".into(), "off".into())]));
+        outbox.tell("ana".into(), HashMap::from([("language".into(), "de".into())]));
         let Letter::Attributes(_, attributes) = seen.recv().await.unwrap() else { panic!("attributes first") };
-        assert_eq!(attributes["state"], "off");
-        assert!(matches!(seen.recv().await.unwrap(), Letter::Packets(_)));
+        assert_eq!((attributes["state"].as_str(), attributes["language"].as_str()), ("off", "de"));
+        assert!(matches!(seen.recv().await.unwrap(), Letter::Packets(..)));
         drop(outbox);
         assert!(seen.recv().await.is_none(), "the task ends with the outbox");
     }

@@ -1,10 +1,11 @@
 //! What is known of a room: who is here, whose microphones there are, and what each person is to be told. A state machine: it
 //! opens no stream and sends nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use auralink_ai::recogniser::primary;
 use auralink_media::ids::TrackKey;
 use auralink_proto::livekit;
 use auralink_proto::v1::TranscriptEvent;
@@ -15,7 +16,8 @@ use super::limiter::Limiter;
 use super::opt_outs::OptOuts;
 use super::outbox::Outbox;
 use super::packets::CaptionUpdate;
-use super::{REASON_ATTRIBUTE, REASON_BYTES, STATE_ATTRIBUTE, TRANSCRIPT_QUEUE};
+use super::translated::Translated;
+use super::{LANGUAGE_ATTRIBUTE, REASON_ATTRIBUTE, REASON_BYTES, STATE_ATTRIBUTE, TRANSCRIPT_QUEUE};
 
 /// The state of who is not heard by own wish.
 const OPTED_OUT: &str = "opted-out";
@@ -38,6 +40,8 @@ struct Person {
     sid: Arc<str>,
     name: String,
     told: Told,
+    /// The language that they read, as [`LANGUAGE_ATTRIBUTE`] says; empty: as it was said.
+    reads: String,
 }
 
 /// What a participant's attributes say.
@@ -74,6 +78,8 @@ pub struct Speaker {
     pub woken_at: Option<Instant>,
     /// Of the open segment, how much was committed when it was last pushed.
     pub committed_chars: usize,
+    /// What was said, in other languages.
+    pub translated: Translated,
 }
 
 /// What the server does with a microphone.
@@ -103,6 +109,7 @@ impl Speaker {
             waiting: Limiter::default(),
             woken_at: None,
             committed_chars: 0,
+            translated: Translated::default(),
         }
     }
 
@@ -144,7 +151,8 @@ impl Room {
     /// Somebody is here: joined, or changed. What their attributes say may be an old token's word or their own.
     pub fn is_here(&mut self, participant: &ParticipantRef, info: &livekit::ParticipantInfo) {
         let told = Told::of(info);
-        let person = Person { sid: participant.sid.clone(), name: info.name.clone(), told };
+        let reads = info.attributes.get(LANGUAGE_ATTRIBUTE).map(|tag| primary(tag)).unwrap_or_default();
+        let person = Person { sid: participant.sid.clone(), name: info.name.clone(), told, reads };
         let before = self.people.insert(participant.identity.clone(), person);
         let joined = before.is_none_or(|before| before.sid != participant.sid);
         if joined && info.attributes.get(STATE_ATTRIBUTE).is_some_and(|state| state == OPTED_OUT) {
@@ -186,6 +194,23 @@ impl Room {
 
     pub fn tracks_of(&self, identity: &str) -> Vec<TrackKey> {
         self.speakers.iter().filter(|(_, speaker)| speaker.participant.identity.as_ref() == identity).map(|(track, _)| *track).collect()
+    }
+
+    /// Whether somebody of this identity is here.
+    pub fn has(&self, identity: &str) -> bool {
+        self.people.contains_key(identity)
+    }
+
+    /// The languages that people here read, but for `spoken`.
+    pub fn languages_besides(&self, spoken: &str) -> Vec<String> {
+        let spoken = primary(spoken);
+        let read: BTreeSet<&str> = self.people.values().map(|person| person.reads.as_str()).collect();
+        read.into_iter().filter(|language| !language.is_empty() && *language != spoken).map(ToOwned::to_owned).collect()
+    }
+
+    /// Who reads one of these languages.
+    pub fn readers_of(&self, languages: &[String]) -> Vec<String> {
+        self.people.iter().filter(|(_, person)| languages.contains(&person.reads)).map(|(identity, _)| identity.to_string()).collect()
     }
 
     /// The name that people see.
@@ -269,6 +294,24 @@ mod tests {
         assert_eq!(room.news_for("ana"), Some(Told::new("opted-out", "")));
         let long = "ä".repeat(REASON_BYTES);
         assert_eq!(Told::new("refused", &long).reason, "ä".repeat(REASON_BYTES / 2));
+    }
+
+    #[test]
+    fn who_reads_what_is_known_from_attributes() {
+        let mut room = room();
+        let reads = |language: &str| livekit::ParticipantInfo {
+            attributes: HashMap::from([(LANGUAGE_ATTRIBUTE.to_owned(), language.to_owned())]),
+            ..Default::default()
+        };
+        for (identity, language) in [("ben", "de-AT"), ("eva", "DE"), ("ida", "en-GB"), ("jan", "fr")] {
+            let participant = ParticipantRef { identity: identity.into(), ..ana(identity) };
+            room.is_here(&participant, &reads(language));
+        }
+        assert_eq!(room.languages_besides("en"), ["de", "fr"]);
+        assert_eq!(room.readers_of(&["de".into()]), ["ben", "eva"]);
+        assert!(room.readers_of(&[]).is_empty() && room.has("ana"));
+        room.is_here(&ParticipantRef { identity: "ben".into(), ..ana("ben") }, &reads(""));
+        assert_eq!(room.readers_of(&["de".into(), "fr".into()]), ["eva", "jan"]);
     }
 
     #[test]

@@ -10,22 +10,25 @@ use std::time::{Duration, Instant};
 
 use auralink_ai::scheduler::Engine;
 use auralink_ai::session::SpeechEvent;
+use auralink_ai::translation::TranslationEngine;
 use auralink_media::ids::{RoomKey, TrackKey};
 use auralink_media::net::MediaHandle;
 use auralink_proto::livekit::TrackInfo;
 use auralink_proto::v1::TranscriptEvent;
-use auralink_signaling::rooms::{ParticipantRef, RoomEvent, Rooms, What};
+use auralink_signaling::rooms::{ParticipantRef, RoomEvent, Rooms, To, What};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, sleep_until};
 
 use super::outbox::Outbox;
 use super::room::{Hearing, Room, Speaker, is_microphone};
 use super::router::Router;
+use super::translated::Ask;
 use super::waiting::Waiting;
 use super::wording::{switched_event, switched_packet};
-use super::{By, CaptionsError};
+use super::{By, CaptionsError, LANGUAGE_ATTRIBUTE};
 
 mod listening;
+mod translating;
 
 /// Speech events that wait for the task; AI threads drop (and count) beyond it.
 const SPEECH_QUEUE: usize = 4_096;
@@ -45,9 +48,29 @@ type Reply<T> = oneshot::Sender<Result<T, CaptionsError>>;
 /// What [`super::Captions`] asks.
 pub enum Request {
     SetEnabled { room: String, enabled: bool, by: By, reply: Reply<()> },
+    SetLanguage { room: String, identity: String, language: String, reply: Reply<()> },
     SetOptOut { room: String, identity: String, opted_out: bool, reply: Reply<()> },
     Follow { room: String, reply: Reply<broadcast::Receiver<Arc<TranscriptEvent>>> },
     IsEnabled { room: String, reply: oneshot::Sender<bool> },
+}
+
+/// A clause in another language, or as it was said where it could not be translated.
+struct Told {
+    key: RoomKey,
+    track: TrackKey,
+    ask: Ask,
+    text: String,
+}
+
+/// What a [`Service`] works with.
+pub struct ServiceParts {
+    pub rooms: Rooms,
+    pub media: MediaHandle,
+    pub availability: Arc<Result<Engine, String>>,
+    pub router: Router,
+    pub default_on: bool,
+    pub endpoint_silence_ms: u32,
+    pub translation: Option<TranslationEngine>,
 }
 
 /// What an AI thread says of a stream.
@@ -70,6 +93,9 @@ pub struct Service {
     waiting: Waiting,
     speech: mpsc::Sender<Heard>,
     speech_events: Option<mpsc::Receiver<Heard>>,
+    translation: Option<TranslationEngine>,
+    told: mpsc::Sender<Told>,
+    translations: Option<mpsc::Receiver<Told>>,
     /// When captions that had to wait may be sent; a speaker who is gone by then is passed over.
     due: BinaryHeap<Reverse<(Instant, TrackKey)>>,
     updates: u64,
@@ -79,15 +105,10 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn new(
-        rooms: Rooms,
-        media: MediaHandle,
-        availability: Arc<Result<Engine, String>>,
-        router: Router,
-        default_on: bool,
-        endpoint_silence_ms: u32,
-    ) -> Self {
+    pub fn new(parts: ServiceParts) -> Self {
         let (speech, speech_events) = mpsc::channel(SPEECH_QUEUE);
+        let (told, translations) = mpsc::channel(SPEECH_QUEUE);
+        let ServiceParts { rooms, media, availability, router, default_on, endpoint_silence_ms, translation } = parts;
         Self {
             rooms,
             media,
@@ -95,6 +116,9 @@ impl Service {
             router,
             default_on,
             endpoint_silence_ms,
+            translation,
+            told,
+            translations: Some(translations),
             state: HashMap::new(),
             owner: HashMap::new(),
             waiting: Waiting::default(),
@@ -111,7 +135,7 @@ impl Service {
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut events = self.rooms.subscribe_events();
         let mut lost = events.lost();
-        let Some(mut speech) = self.speech_events.take() else { return };
+        let (Some(mut speech), Some(mut translations)) = (self.speech_events.take(), self.translations.take()) else { return };
         let every = |period| {
             let mut interval = tokio::time::interval(period);
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,6 +158,7 @@ impl Service {
                     None => return,
                 },
                 Some(heard) = speech.recv() => self.heard(heard),
+                Some(told) = translations.recv() => self.translated(told),
                 () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => self.send_due(),
                 _ = retry.tick(), if !self.waiting.is_empty() => self.retry(),
                 () = sleep_until(self.restate_at.into()), if !self.restate.is_empty() => self.restate_some(),
@@ -228,6 +253,9 @@ impl Service {
             Request::SetOptOut { room, identity, opted_out, reply } => {
                 let _ = reply.send(self.set_opt_out(&room, &identity, opted_out));
             }
+            Request::SetLanguage { room, identity, language, reply } => {
+                let _ = reply.send(self.set_language(&room, &identity, language));
+            }
             Request::Follow { room, reply } => {
                 let _ = reply.send(self.named(&room).map(|key| self.state[&key].transcript.subscribe()));
             }
@@ -249,7 +277,7 @@ impl Service {
         room.enabled = enabled;
         let shown = [room.name_of(&by.identity), by.name].into_iter().find(|name| !name.is_empty());
         let by = By { name: shown.unwrap_or_else(|| by.identity.clone()), identity: by.identity };
-        room.outbox.send(Arc::from(""), vec![switched_packet(enabled, &by)]);
+        room.outbox.send(Arc::from(""), vec![switched_packet(enabled, &by)], To::All);
         // Nobody follows: nobody needs it.
         let _ = room.transcript.send(Arc::new(switched_event(enabled, &by)));
         for track in room.tracks() {
@@ -273,6 +301,18 @@ impl Service {
             self.listen(key, track);
         }
         self.announce(key, identity);
+        Ok(())
+    }
+
+    /// The attribute says it to everyone, and comes back as the participant's update.
+    fn set_language(&mut self, name: &str, identity: &str, language: String) -> Result<(), CaptionsError> {
+        let key = self.named(name)?;
+        if let Some(room) = self.state.get(&key) {
+            if !room.has(identity) {
+                return Err(CaptionsError::NoParticipant { room: name.to_owned(), identity: identity.to_owned() });
+            }
+            room.outbox.tell(identity.into(), HashMap::from([(LANGUAGE_ATTRIBUTE.to_owned(), language)]));
+        }
         Ok(())
     }
 
@@ -332,7 +372,16 @@ mod tests {
         let made = rooms.create(livekit::CreateRoomRequest { name: "r".into(), ..Default::default() }).await.unwrap();
         let room = RoomRef { key: rooms.key("r").unwrap(), sid: made.sid.into(), name: "r".into() };
         let router = Router::start(Vec::new()).unwrap();
-        (Service::new(rooms, media, Arc::new(Err("no engine".into())), router, false, 500), room, commands)
+        let parts = ServiceParts {
+            rooms,
+            media,
+            availability: Arc::new(Err("no engine".into())),
+            router,
+            default_on: false,
+            endpoint_silence_ms: 500,
+            translation: None,
+        };
+        (Service::new(parts), room, commands)
     }
 
     fn published(room: &RoomRef, track: u64) -> RoomEvent {

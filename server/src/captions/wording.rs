@@ -29,6 +29,7 @@ pub fn wire_ms(samples: Samples) -> i64 {
 pub fn degraded_text(rule: DegradeRule) -> String {
     match rule {
         DegradeRule::InterimSuspended => "the machine is busy: text appears once it is certain".into(),
+        DegradeRule::SmallerModel => "the machine is busy: a smaller model recognises what is said".into(),
         DegradeRule::AudioDropped { length } => format!("the machine is busy: {} ms of speech were not heard", length.as_ms()),
         DegradeRule::ModelFailed => "the speech model failed on this audio; the server's log says why".into(),
     }
@@ -38,6 +39,7 @@ pub fn degraded_text(rule: DegradeRule) -> String {
 pub fn trouble_text(rule: DegradeRule) -> (&'static str, bool) {
     match rule {
         DegradeRule::InterimSuspended => ("the server is busy: what you say appears later than usual", true),
+        DegradeRule::SmallerModel => ("the server is busy: what you say is captioned less well than usual", true),
         DegradeRule::AudioDropped { .. } => ("the server is busy: some of what you say is not captioned", false),
         DegradeRule::ModelFailed => ("the speech model failed on some of what you say", false),
     }

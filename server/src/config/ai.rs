@@ -39,6 +39,8 @@ pub enum Runtime {
 pub struct AiConfig {
     /// Folder of a model pack; default: the built-in demonstrator.
     pub pack: Option<PathBuf>,
+    /// Folder of a smaller pack, for what is said while the machine does not keep up with `pack`; default: none.
+    pub smaller_pack: Option<PathBuf>,
     /// Folder of the Silero VAD pack; default: looked for in the cache folder, else a built-in detector.
     pub vad: Option<PathBuf>,
     /// libonnxruntime.so; default: looked for in the cache folder.
@@ -47,13 +49,27 @@ pub struct AiConfig {
     pub runtime: Runtime,
     /// Threads for models, 1 to 64.
     pub threads: usize,
+    /// Folders of translation packs, for those who read captions in another language; of several for a pair the first is used.
+    pub translation: Vec<PathBuf>,
+    /// Threads for translation, 1 to 64.
+    pub translation_threads: usize,
     /// Streams heard at once; one more is refused with a reason.
     pub max_streams: usize,
 }
 
 impl Default for AiConfig {
     fn default() -> Self {
-        Self { pack: None, vad: None, onnxruntime: None, runtime: Runtime::Auto, threads: 1, max_streams: 64 }
+        Self {
+            pack: None,
+            smaller_pack: None,
+            vad: None,
+            onnxruntime: None,
+            runtime: Runtime::Auto,
+            threads: 1,
+            translation: Vec::new(),
+            translation_threads: 1,
+            max_streams: 64,
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub fn rooms_status(error: &RoomsError) -> Status {
 pub fn captions_status(error: &CaptionsError) -> Status {
     match error {
         CaptionsError::Unavailable(_) => Status::failed_precondition(error.to_string()),
-        CaptionsError::NoRoom(_) => Status::not_found(error.to_string()),
+        CaptionsError::NoRoom(_) | CaptionsError::NoParticipant { .. } => Status::not_found(error.to_string()),
         CaptionsError::Room(error) => rooms_status(error),
         CaptionsError::Stopped => Status::unavailable(error.to_string()),
     }

@@ -9,7 +9,10 @@ use auralink_ai::session::{SessionConfig, SpeechEvent};
 use auralink_media::control::Command;
 use auralink_media::ids::{RoomKey, TrackKey};
 
-use super::{Heard, Hearing, Room, Service};
+use auralink_signaling::rooms::To;
+
+use super::translating::translatable;
+use super::{Heard, Hearing, Service};
 use crate::captions::limiter::Limiter;
 use crate::captions::wording::{ENCRYPTED, NO_STREAM, caption, degraded_text, notice_event, transcript_event, trouble_text, unix_ms};
 
@@ -51,7 +54,9 @@ impl Service {
                 self.router.attach(track, Arc::new(stream));
                 self.tap(key, track, true);
             }
-            Err(EngineError::TooManyStreams { .. }) if self.waiting.push(key, track) => self.refuse(key, track, NO_STREAM.to_owned()),
+            Err(EngineError::TooManyStreams { .. } | EngineError::Overloaded { .. }) if self.waiting.push(key, track) => {
+                self.refuse(key, track, NO_STREAM.to_owned())
+            }
             Err(error) => self.refuse(key, track, error.to_string()),
         }
     }
@@ -117,11 +122,11 @@ impl Service {
         }
         let identity = speaker.participant.identity.clone();
         let now = Instant::now();
-        let (update, words) = match event {
+        let ((update, words), said) = match event {
             SpeechEvent::Interim { segment, text, committed_chars, words, language } => {
-                caption(speaker, &language, segment, text, Some(committed_chars), &words)
+                (caption(speaker, &language, segment, text, Some(committed_chars), &words), words)
             }
-            SpeechEvent::Final { segment, text, words, language, .. } => caption(speaker, &language, segment, text, None, &words),
+            SpeechEvent::Final { segment, text, words, language, .. } => (caption(speaker, &language, segment, text, None, &words), words),
             SpeechEvent::Degraded { rule } => {
                 let (reason, lasting) = trouble_text(rule);
                 speaker.troubled(reason, lasting, now);
@@ -135,6 +140,9 @@ impl Service {
             }
             _ => return,
         };
+        self.translate(key, track, &update, &said);
+        let Some(room) = self.state.get_mut(&key) else { return };
+        let Some(speaker) = room.speakers.get_mut(&track) else { return };
         let all_well = speaker.text_came(now);
         let transcript = transcript_event(&update, room.name_of(&identity), words);
         // Nobody follows: nobody needs it.
@@ -168,13 +176,19 @@ impl Service {
 
     /// Sends what a speaker's window allows now; what must wait is looked at again when it allows more.
     fn send_due_of(&mut self, key: RoomKey, track: TrackKey) {
-        let Some(Room { speakers, outbox, .. }) = self.state.get_mut(&key) else { return };
-        let Some(speaker) = speakers.get_mut(&track) else { return };
-        while let Some(update) = speaker.waiting.poll(Instant::now()) {
+        let Some(room) = self.state.get_mut(&key) else { return };
+        while let Some(speaker) = room.speakers.get_mut(&track)
+            && let Some(update) = speaker.waiting.poll(Instant::now())
+        {
+            let identity = speaker.participant.identity.clone();
+            // Who reads another language gets it in that.
+            let others = room.readers_of(&translatable(self.translation.as_ref(), room, &update.language));
+            let to = if others.is_empty() { To::All } else { To::Except(others) };
             self.updates += 1;
-            let packets = update.packets(&format!("ST_{}_{}", speaker.track_sid, self.updates), unix_ms());
-            outbox.send(speaker.participant.identity.clone(), packets);
+            let packets = update.packets(&format!("ST_{}_{}", update.track_sid, self.updates), unix_ms());
+            room.outbox.send(identity, packets, to);
         }
+        let Some(speaker) = room.speakers.get_mut(&track) else { return };
         if let Some(at) = speaker.waiting.due().flatten()
             && speaker.woken_at.is_none_or(|woken| woken != at)
         {

@@ -219,19 +219,21 @@ impl RoomState {
     }
 
     /// Sends a packet as it is, encoded once. Those who are not there are not sent to.
-    pub fn send_packet(&mut self, packet: &livekit::DataPacket, reliable: bool, to: &To) {
-        let to = match to {
+    pub fn send_packet(&mut self, packet: &livekit::DataPacket, reliable: bool, all_or_some: &To) {
+        let to: Vec<ParticipantKey> = match all_or_some {
             To::All => Vec::new(),
             To::Identities(identities) => {
-                let keys: Vec<ParticipantKey> =
-                    identities.iter().filter_map(|identity| self.by_identity.get(identity.as_str()).copied()).collect();
-                // Nobody of those who were meant: an empty list would mean everyone.
-                if keys.is_empty() {
-                    return;
-                }
-                keys
+                identities.iter().filter_map(|identity| self.by_identity.get(identity.as_str()).copied()).collect()
+            }
+            To::Except(identities) => {
+                let meant = |(identity, _): &(&Arc<str>, &ParticipantKey)| !identities.iter().any(|other| **other == ***identity);
+                self.by_identity.iter().filter(meant).map(|(_, key)| *key).collect()
             }
         };
+        // Nobody of those who were meant: an empty list would mean everyone.
+        if to.is_empty() && !matches!(all_or_some, To::All) {
+            return;
+        }
         let packet: Arc<[u8]> = Arc::from(packet.encode_to_vec());
         self.media(Command::SendData { room: self.room.key, reliable, packet, to, except: None });
     }
