@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use auralink_ai::scheduler::Engine;
-use auralink_ai::translation::TranslationEngine;
+use auralink_ai::translation::{TranslationEngine, TranslationStats};
 use auralink_media::net::MediaHandle;
 use auralink_proto::v1::TranscriptEvent;
 use auralink_signaling::access::Claims;
@@ -156,6 +156,11 @@ impl Captions {
     /// What is translated, in words.
     pub fn translation(&self) -> Option<String> {
         self.translation.as_ref().map(TranslationEngine::pairs)
+    }
+
+    /// What the translation pool did so far.
+    pub fn translation_stats(&self) -> Option<TranslationStats> {
+        self.translation.as_ref().map(TranslationEngine::stats)
     }
 
     /// On in new rooms.

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use auralink_ai::scheduler::EngineStats;
+use auralink_ai::translation::TranslationStats;
 use auralink_media::control::ShardStats;
 
 /// Whether a family only grows.
@@ -151,6 +152,20 @@ pub fn speech(text: &mut String, stats: &EngineStats) {
     family(text, "auralink_speech_packets_refused_total", Counter, "Audio packets that came twice or are not Opus.", refused);
 }
 
+/// What the translation pool counts.
+pub fn translation(text: &mut String, stats: &TranslationStats) {
+    use Kind::Counter;
+    let families = [
+        ("auralink_translation_texts_total", "Texts translated.", stats.texts),
+        ("auralink_translation_runs_total", "Runs of a model for them.", stats.runs),
+        ("auralink_translation_refused_total", "Texts refused because too many waited.", stats.refused),
+        ("auralink_translation_failures_total", "Texts that a model failed on.", stats.failures),
+    ];
+    for (name, help, value) in families {
+        family(text, name, Counter, help, [(String::new(), value)]);
+    }
+}
+
 /// A label's value as the format wants it.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
@@ -166,6 +181,7 @@ mod tests {
         let mut text = String::new();
         media(&mut text, &[ShardStats { rtp_in: 7, ..Default::default() }, ShardStats::default()]);
         speech(&mut text, &EngineStats { pack: "a \"b\"".into(), streams: 3, ..Default::default() });
+        translation(&mut text, &TranslationStats::default());
         let mut seen = BTreeSet::new();
         let mut present = String::new();
         for line in text.lines() {

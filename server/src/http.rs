@@ -85,6 +85,9 @@ async fn render_metrics(State(state): State<MetricsState>) -> impl IntoResponse 
     if let Ok(engine) = state.captions.engine() {
         exposition::speech(&mut text, &engine.stats());
     }
+    if let Some(stats) = state.captions.translation_stats() {
+        exposition::translation(&mut text, &stats);
+    }
     ([("content-type", "text/plain; version=0.0.4")], text)
 }
 
