@@ -86,6 +86,9 @@ pub trait TranslationPack: Send + Sync {
     /// Whether it translates this pair.
     fn translates(&self, pair: &Pair) -> bool;
 
+    /// The languages that it translates `from` into.
+    fn targets(&self, from: &str) -> Vec<String>;
+
     /// What it translates, in words (`en to de`, `any of 100 languages`).
     fn pairs(&self) -> String;
 

@@ -137,6 +137,9 @@ fn pairs_are_known_and_texts_are_translated_together() {
                 && !pack.translates(&Pair::new("en", "tlh"))
         );
     }
+    assert_eq!(marian.targets("en"), ["de", "fr"]);
+    assert_eq!((m2m100.targets("en").len(), marian.targets("ja").len(), m2m100.targets("tlh").len()), (99, 0, 0));
+    assert!(nllb.targets("de").contains(&"en".to_owned()) && !nllb.targets("de").contains(&"de".to_owned()));
     assert_eq!((marian.pairs().as_str(), m2m100.pairs().as_str()), ("en to de, fr", "any of 100 languages"));
     let runtime: Arc<dyn Runtime> = Arc::new(onnxruntime());
     let engine =

@@ -153,9 +153,11 @@ impl Captions {
         self.availability.as_ref().as_ref().map_err(String::as_str)
     }
 
-    /// What is translated, in words.
-    pub fn translation(&self) -> Option<String> {
-        self.translation.as_ref().map(TranslationEngine::pairs)
+    /// The languages in which what is said can be read besides its own.
+    pub fn translations(&self) -> Vec<String> {
+        let (Some(translation), Ok(engine)) = (&self.translation, self.engine()) else { return Vec::new() };
+        let spoken = engine.languages().first();
+        spoken.map(|language| translation.targets(language)).unwrap_or_default()
     }
 
     /// What the translation pool did so far.

@@ -67,6 +67,12 @@ impl TranslationPack for Seq2SeqTranslation {
         self.0.words.knows(pair)
     }
 
+    fn targets(&self, from: &str) -> Vec<String> {
+        let mut targets = self.0.words.languages();
+        targets.retain(|to| self.translates(&Pair::new(from, to)));
+        targets
+    }
+
     fn pairs(&self) -> String {
         self.0.words.to_string()
     }

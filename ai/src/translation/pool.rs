@@ -1,6 +1,6 @@
 //! The fixed pool: texts wait in one bounded queue; whichever thread is free takes the oldest and all others of its pair.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -143,6 +143,12 @@ impl TranslationEngine {
         self.pool.packs.iter().any(|pack| pack.translates(pair))
     }
 
+    /// The languages that `from` is translated into, each once.
+    pub fn targets(&self, from: &str) -> Vec<String> {
+        let targets: BTreeSet<String> = self.pool.packs.iter().flat_map(|pack| pack.targets(from)).collect();
+        targets.into_iter().collect()
+    }
+
     /// What is translated, in words.
     pub fn pairs(&self) -> String {
         let pairs: Vec<String> = self.pool.packs.iter().map(|pack| pack.pairs()).collect();
@@ -279,6 +285,9 @@ mod tests {
         fn translates(&self, pair: &Pair) -> bool {
             pair.from == "en" && ["de", "fr"].contains(&pair.to.as_str())
         }
+        fn targets(&self, _: &str) -> Vec<String> {
+            vec!["fr".into(), "de".into(), "de".into()]
+        }
         fn pairs(&self) -> String {
             "en to de and fr".into()
         }
@@ -313,6 +322,7 @@ mod tests {
         assert_eq!(engine.translate(&["good".into()], &Pair::new("en", "fr")).expect("it goes on"), ["fr:good"]);
         assert_eq!((engine.stats().texts, engine.stats().failures), (101, 1));
         assert!(engine.translate(&[], &Pair::new("en", "fr")).expect("nothing").is_empty());
+        assert_eq!(engine.targets("en"), ["de", "fr"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The tokenizers of the three families behind one interface: a text of a pair in, ids out, and back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use tokenizers::Tokenizer;
@@ -64,6 +64,19 @@ impl Words {
             Self::Marian(words) => words.from.contains(&pair.from) && words.to.iter().any(|(language, _)| *language == pair.to),
             Self::M2m100(words) => pair.from != pair.to && words.language(&pair.from).is_some() && words.language(&pair.to).is_some(),
             Self::Nllb(words) => pair.from != pair.to && words.language(&pair.from).is_some() && words.language(&pair.to).is_some(),
+        }
+    }
+
+    /// Every language that something is translated into.
+    pub fn languages(&self) -> Vec<String> {
+        match self {
+            Self::Marian(words) => words.to.iter().map(|(language, _)| language.clone()).collect(),
+            Self::M2m100(_) => M2M100.iter().map(ToString::to_string).collect(),
+            Self::Nllb(words) => {
+                let codes =
+                    words.languages.iter().map(|(language, _)| two_letters(language.split('_').next().unwrap_or_default()).to_owned());
+                codes.collect::<BTreeSet<_>>().into_iter().collect()
+            }
         }
     }
 

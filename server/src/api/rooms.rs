@@ -85,8 +85,8 @@ struct CaptionsInfo {
     default: bool,
     /// BCP 47 tags.
     languages: Vec<String>,
-    /// What is translated for those who read another language, in words; absent: nothing.
-    translation: Option<String>,
+    /// BCP 47 tags of languages into which it is translated for those who read them.
+    translations: Vec<String>,
 }
 
 /// What this server is and has.
@@ -101,7 +101,7 @@ async fn info(State(state): State<RoomsState>) -> Json<Info> {
         reason,
         default: state.captions.default_on(),
         languages,
-        translation: state.captions.translation(),
+        translations: state.captions.translations(),
     };
     Json(Info { name: "AuraLink", version: env!("CARGO_PKG_VERSION"), captions, model: state.captions.model() })
 }

@@ -5,7 +5,7 @@ import { Problem, problemFromResponse, serverUnreachable } from './problems';
 export interface ServerInfo {
   name: string;
   version: string;
-  captions: { available: boolean; reason: string | null; default: boolean; languages: string[] };
+  captions: { available: boolean; reason: string | null; default: boolean; languages: string[]; translations: string[] };
   /** What turns speech into text; null without captions. */
   model: { name: string; demonstrator: boolean } | null;
 }
@@ -51,6 +51,11 @@ export async function setRoomCaptions(room: string, token: string, enabled: bool
 /** Leaves oneself out of captions, or comes back in. */
 export async function setOwnCaptions(room: string, token: string, optedOut: boolean): Promise<void> {
   await request(`/api/v1/rooms/${encodeURIComponent(room)}/captions/me`, { method: 'PUT', token, body: { opted_out: optedOut } });
+}
+
+/** The language in which one reads captions; empty: as it was said. Only for somebody who is in the room. */
+export async function setOwnLanguage(room: string, token: string, language: string): Promise<void> {
+  await request(`/api/v1/rooms/${encodeURIComponent(room)}/captions/me`, { method: 'PUT', token, body: { language } });
 }
 
 async function request(path: string, options: { method: string; body: object; token?: string }): Promise<Response> {

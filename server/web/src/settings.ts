@@ -11,6 +11,8 @@ export interface Settings {
   theme: Theme;
   /** Whether captions lie over the tiles; the transcript fills either way. */
   captionsOverTiles: boolean;
+  /** The language in which captions are read where the server can translate; empty: as it was said. */
+  captionsLanguage: string;
   /** Whether one letter alone does something (WCAG 2.1.4: such keys can be turned off). */
   letterKeys: boolean;
 }
@@ -28,6 +30,7 @@ const DEFAULTS: Settings = {
   speakerId: '',
   theme: 'system',
   captionsOverTiles: true,
+  captionsLanguage: '',
   letterKeys: true,
 };
 

@@ -145,7 +145,7 @@ function Call({ meeting, info, invite }: Props) {
           {panel === 'chat' ? (
             <ChatPanel messages={chat.chatMessages} sending={chat.isSending} onSend={send} />
           ) : (
-            <TranscriptPanel transcript={transcript} hint={transcriptHint(info, captions.on)} caution={captions.on ? demonstratorCaution(info) : null} />
+            <TranscriptPanel transcript={transcript} hint={transcriptHint(info, captions.on)} caution={captions.on ? demonstratorCaution(info) : null} languages={info?.captions.translations ?? []} language={captions.language} onLanguage={captions.setLanguage} />
           )}
         </aside>
       )}

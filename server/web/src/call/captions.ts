@@ -2,17 +2,19 @@
 // opted-out, refused) and `auralink.captions.reason` of everyone.
 
 import type { Participant, Room } from 'livekit-client';
-import { EngineEvent, RoomEvent } from 'livekit-client';
+import { ConnectionState, EngineEvent, RoomEvent } from 'livekit-client';
 import { useParticipants } from '@livekit/components-react';
 import { useEffect, useRef, useState } from 'react';
 import type { Admission, ServerInfo } from '../server';
-import { setRoomCaptions } from '../server';
+import { setOwnLanguage, setRoomCaptions } from '../server';
+import { loadSettings, saveSettings } from '../settings';
 import { sayAgain, sayLeftOut } from '../leftOut';
 import { captionsAreOthers, leftOutUnsaid, Problem } from '../problems';
 import type { TranscriptStore } from '../transcript/store';
 
 export const CAPTIONS_ATTRIBUTE = 'auralink.captions';
 export const REASON_ATTRIBUTE = 'auralink.captions.reason';
+export const LANGUAGE_ATTRIBUTE = 'auralink.captions.language';
 
 export interface CaptionsState {
   /** Captions run in this room. */
@@ -45,6 +47,9 @@ export interface CaptionsControl extends CaptionsState {
   pending: boolean;
   setOn: (on: boolean) => void;
   setOptedOut: (optedOut: boolean) => void;
+  /** The language in which I read; empty: as it was said. */
+  language: string;
+  setLanguage: (language: string) => void;
 }
 
 /** Topic of the data packets by which the server says who turned captions on or off. */
@@ -83,6 +88,15 @@ export function useCaptions(room: Room, admission: Admission, info: ServerInfo |
     room.on(RoomEvent.DataReceived, received);
     return () => void room.off(RoomEvent.DataReceived, received);
   }, [room, transcript]);
+  useEffect(() => {
+    // The language of the last visit, once I am there and the server can.
+    const wanted = loadSettings().captionsLanguage;
+    if (!wanted || !info?.captions.translations?.includes(wanted)) return;
+    const say = () => void setOwnLanguage(admission.room, token.current, wanted).catch(() => undefined);
+    if (room.state === ConnectionState.Connected) say();
+    room.on(RoomEvent.Connected, say).on(RoomEvent.Reconnected, say);
+    return () => void room.off(RoomEvent.Connected, say).off(RoomEvent.Reconnected, say);
+  }, [room, admission.room, token, info]);
   const value = (participant: Participant) => participant.attributes[CAPTIONS_ATTRIBUTE];
   const state = captionsState(
     value(room.localParticipant),
@@ -112,6 +126,11 @@ export function useCaptions(room: Room, admission: Admission, info: ServerInfo |
       void request(() => setRoomCaptions(admission.room, token.current, on));
     },
     setOptedOut: (optedOut) => void request(() => sayLeftOut(admission.room, token.current, optedOut)),
+    language: room.localParticipant.attributes[LANGUAGE_ATTRIBUTE] ?? '',
+    setLanguage: (language) => {
+      saveSettings({ captionsLanguage: language });
+      void request(() => setOwnLanguage(admission.room, token.current, language));
+    },
   };
 }
 

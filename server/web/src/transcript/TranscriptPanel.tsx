@@ -5,6 +5,7 @@ import { memo, type ReactNode, useEffect, useRef } from 'react';
 import { useHueClass } from '../call/hue';
 import { clockTime } from './formats';
 import { splitCommitted, type TranscriptLine } from './transcript';
+import { LanguageSelect } from './LanguageSelect';
 import { TranscriptActions } from './TranscriptActions';
 import { type TranscriptStore, useTranscriptLines } from './store';
 
@@ -17,9 +18,13 @@ interface Props {
   hint: ReactNode;
   /** What readers must know of the text; null when there is nothing. */
   caution: string | null;
+  /** In which languages the captions can be read, besides the one spoken; none: there is no choice. */
+  languages: readonly string[];
+  language: string;
+  onLanguage: (language: string) => void;
 }
 
-export function TranscriptPanel({ transcript, hint, caution }: Props) {
+export function TranscriptPanel({ transcript, hint, caution, languages, language, onLanguage }: Props) {
   const lines = useTranscriptLines(transcript);
   const scroller = useFollowEnd(lines);
   return (
@@ -34,6 +39,7 @@ export function TranscriptPanel({ transcript, hint, caution }: Props) {
         )}
       </div>
       {caution && <p className="hint transcript-caution" data-testid="demonstrator">{caution}</p>}
+      {languages.length > 0 && <LanguageSelect languages={languages} value={language} onChange={onLanguage} />}
       <TranscriptActions transcript={transcript} />
     </div>
   );
