@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 
-FAMILIES = ["runtime", "translation"]
+FAMILIES = ["runtime", "translation", "transducer"]
 
 
 def main(names):

@@ -3,6 +3,7 @@
 //! Place: between a segment's audio and the recogniser. Rule: causal. Frame `t` covers the samples
 //! `[t * hop, t * hop + window)`, nothing is padded, so that a stream equals the whole file.
 
+pub mod kaldi;
 mod mel;
 
 use std::sync::Arc;

@@ -17,5 +17,6 @@ pub mod runtime;
 pub mod scheduler;
 pub mod session;
 pub mod tokenizer;
+pub mod transducer;
 pub mod translation;
 pub mod vad;

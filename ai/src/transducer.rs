@@ -1,0 +1,20 @@
+//! Transducers in sherpa-onnx's layout: an encoder (streaming or of whole utterances), a decoder of the last tokens, a joiner.
+//!
+//! Place: [`crate::pack`] opens the files, [`crate::recogniser`] streams with them. [`encoder`] runs the streaming encoder for all streams
+//! that are due at once, [`search`] finds tokens in what it gives. Rules: tensors by name, dimensions by the file's own metadata; greedy and
+//! modified beam search as sherpa-onnx 2.0 has them, token for token.
+
+pub mod encoder;
+pub mod joint;
+pub mod search;
+pub mod symbols;
+
+pub use encoder::{EncoderSpec, StreamingEncoder, StreamingState};
+pub use joint::Joint;
+pub use search::{Found, Search, SearchOptions};
+pub use symbols::Symbols;
+
+/// Milliseconds of a feature frame.
+pub const FRAME_MS: u64 = 10;
+/// Feature frames for one frame of an encoder of this kind.
+pub const SUBSAMPLING: usize = 4;

@@ -1,0 +1,174 @@
+//! Transducers as sherpa-onnx's own runtime hears with them. `ai/parity/transducer.py` makes the networks and the answers.
+
+#![allow(clippy::disallowed_methods, reason = "tests read fixtures")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use auralink_ai::features::kaldi::{KaldiBank, KaldiFeatures};
+use auralink_ai::pack::onnxruntime_candidates;
+use auralink_ai::runtime::{ModelFile, OnnxRuntime, Rten, Runtime, Tensor};
+use auralink_ai::transducer::{EncoderSpec, Found, Joint, Search, SearchOptions, StreamingEncoder, Symbols};
+use serde_json::Value as Json;
+
+const RATE: f64 = 16_000.0;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/transducer")
+}
+
+fn expected() -> Json {
+    serde_json::from_slice(&std::fs::read(folder().join("expected.json")).expect("the fixture is there")).expect("it is JSON")
+}
+
+fn sound(name: &str) -> Vec<f32> {
+    let bytes = std::fs::read(folder().join(format!("{name}.f32"))).expect("the fixture is there");
+    bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four bytes"))).collect()
+}
+
+fn file(kind: &str, part: &str) -> ModelFile {
+    let name =
+        if kind == "streaming" { format!("{part}-epoch-1-avg-1-chunk-16-left-128.onnx") } else { format!("{part}-epoch-1-avg-1.onnx") };
+    ModelFile::new(std::fs::read(folder().join(kind).join(name)).expect("the fixture is there"))
+}
+
+fn symbols() -> Symbols {
+    Symbols::read(&std::fs::read_to_string(folder().join("streaming/tokens.txt")).expect("the fixture is there")).expect("it is a list")
+}
+
+fn onnxruntime() -> OnnxRuntime {
+    OnnxRuntime::open(&onnxruntime_candidates(None)).expect("`make setup` installs ONNX Runtime")
+}
+
+fn features(samples: &[f32], step: usize) -> Vec<f32> {
+    let mut features = KaldiFeatures::new(Arc::new(KaldiBank::new(80).expect("80 filters")));
+    let mut frames = Vec::new();
+    samples.chunks(step.max(1)).for_each(|piece| features.push(piece, &mut frames));
+    features.finish(&mut frames);
+    frames
+}
+
+fn options(case: &Json) -> SearchOptions {
+    let options = &case["options"];
+    let beam = options["decoding_method"] == "modified_beam_search";
+    let paths = if beam { options["max_active_paths"].as_u64().expect("a number") as usize } else { 1 };
+    SearchOptions { paths, blank_penalty: options["blank_penalty"].as_f64().unwrap_or(0.0) as f32, unknown: symbols().unknown() }
+}
+
+/// Tokens as sherpa-onnx writes them.
+fn written(found: &[Found], symbols: &Symbols) -> Vec<String> {
+    found.iter().map(|found| symbols.get(found.token).replace('\u{2581}', " ")).collect()
+}
+
+fn agrees(found: &[Found], answer: &Json, symbols: &Symbols, context: &str) {
+    let tokens: Vec<&str> = answer["tokens"].as_array().expect("tokens").iter().map(|token| token.as_str().expect("a token")).collect();
+    assert_eq!(written(found, symbols), tokens, "{context}");
+    for (found, at) in found.iter().zip(answer["timestamps"].as_array().expect("times")) {
+        let seconds = found.frame as f64 * 0.04;
+        assert!((seconds - at.as_f64().expect("seconds")).abs() < 1e-3, "{context}: {seconds} of {at}");
+    }
+    if let Some(probs) = answer["probs"].as_array().filter(|probs| !probs.is_empty()) {
+        for (found, prob) in found.iter().zip(probs) {
+            assert!((f64::from(found.log_prob) - prob.as_f64().expect("a number")).abs() < 1e-3, "{context}: {} of {prob}", found.log_prob);
+        }
+    }
+}
+
+/// What sherpa-onnx does with a stream: a chunk as soon as more frames than its window are there; silence at the end.
+fn stream(encoder: &mut StreamingEncoder, joint: &mut Joint, frames: &[f32], options: SearchOptions) -> Vec<Found> {
+    let EncoderSpec { window, chunk, n_mels } = encoder.spec();
+    let (mut state, mut search, mut at) = (encoder.new_state(), Search::new(options, joint.context()), 0);
+    while at + window < frames.len() / n_mels {
+        let out = encoder.run(&mut [(&frames[at * n_mels..(at + window) * n_mels], &mut state)]).expect("it runs").remove(0);
+        let dimension = out.len() / (chunk / 4);
+        Search::advance(joint, &mut [(&mut search, &out)], dimension).expect("it runs");
+        at += chunk;
+    }
+    search.best().to_vec()
+}
+
+fn load(runtime: &dyn Runtime) -> (StreamingEncoder, Joint) {
+    let file_ = file("streaming", "encoder");
+    let spec = EncoderSpec::read(&file_).expect("its metadata can be read").expect("it streams");
+    let encoder = StreamingEncoder::load(runtime, &file_, spec).expect("it loads");
+    let joint = Joint::load(runtime, &file("streaming", "decoder"), &file("streaming", "joiner"), symbols().len()).expect("it loads");
+    (encoder, joint)
+}
+
+#[test]
+fn the_filterbank_is_kaldis_whatever_the_pieces() {
+    for (name, case) in expected()["features"].as_object().expect("sounds") {
+        for step in [usize::MAX, 160, 37, 4_001] {
+            let found = features(&sound(name), step.min(1 << 20));
+            assert_eq!(found.len() / 80, case["frames"].as_u64().expect("a number") as usize, "{name} in steps of {step}");
+            for (row, frame) in case["values"].as_array().expect("frames").iter().zip(found.chunks_exact(80).step_by(25)) {
+                for (value, own) in row.as_array().expect("values").iter().zip(frame) {
+                    let value = value.as_f64().expect("a number");
+                    // The reference writes five digits; what is 16 in 1,000 of nothing is rounding.
+                    assert!((value - f64::from(*own)).abs() < 1e-4 * value.abs().max(1.0), "{name} in steps of {step}: {own} of {value}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_streaming_transducer_finds_the_same_tokens_at_the_same_times() {
+    let (symbols, mut compared) = (symbols(), 0);
+    for (index, runtime) in [Box::new(onnxruntime()) as Box<dyn Runtime>, Box::new(Rten::default())].into_iter().enumerate() {
+        let (mut encoder, mut joint) = load(&*runtime);
+        for case in expected()["streaming"].as_array().expect("cases") {
+            let name = case["sound"].as_str().expect("a name");
+            let mut samples = sound(name);
+            samples.extend(vec![0.0; (case["tail"].as_f64().expect("seconds") * RATE) as usize]);
+            let found = stream(&mut encoder, &mut joint, &features(&samples, 3_200), options(case));
+            agrees(&found, &case["segments"][0], &symbols, &format!("{name}, {}, engine {index}", case["options"]));
+            compared += found.len();
+        }
+    }
+    assert!(compared > 1_500, "{compared} tokens");
+}
+
+#[test]
+fn an_offline_transducer_finds_the_same_tokens_at_the_same_times() {
+    let (symbols, runtime) = (symbols(), onnxruntime());
+    let mut encoder = runtime.load(&file("offline", "encoder")).expect("it loads");
+    let mut joint = Joint::load(&runtime, &file("offline", "decoder"), &file("offline", "joiner"), symbols.len()).expect("it loads");
+    for case in expected()["offline"].as_array().expect("cases") {
+        let name = case["sound"].as_str().expect("a name");
+        let frames = features(&sound(name), 1 << 20);
+        let count = frames.len() / 80;
+        let inputs = vec![("x", Tensor::f32([1, count, 80], frames).into()), ("x_lens", Tensor::i64([1], vec![count as i64]).into())];
+        let out = encoder.run(inputs, &["encoder_out"]).expect("it runs").remove(0);
+        let dimension = out.shape()[2];
+        let mut search = Search::new(options(case), joint.context());
+        Search::advance(&mut joint, &mut [(&mut search, &out.f32().expect("floats"))], dimension).expect("it runs");
+        agrees(search.best(), case, &symbols, &format!("{name}, {}", case["options"]));
+    }
+}
+
+#[test]
+fn streams_in_one_batch_are_as_alone() {
+    let (mut encoder, mut joint) = load(&onnxruntime());
+    let EncoderSpec { window, chunk, n_mels } = encoder.spec();
+    let options = SearchOptions { paths: 4, blank_penalty: 0.0, unknown: None };
+    let sounds: Vec<Vec<f32>> = ["speech", "noise", "loud"].map(|name| features(&sound(name)[..20_000], 1 << 20)).into();
+    let alone: Vec<Vec<Found>> = sounds.iter().map(|frames| stream(&mut encoder, &mut joint, frames, options)).collect();
+    let mut states: Vec<_> = sounds.iter().map(|_| encoder.new_state()).collect();
+    let mut searches: Vec<Search> = sounds.iter().map(|_| Search::new(options, joint.context())).collect();
+    let mut at = 0;
+    while at + window < sounds[0].len() / n_mels {
+        let mut batch: Vec<_> =
+            sounds.iter().zip(&mut states).map(|(frames, state)| (&frames[at * n_mels..(at + window) * n_mels], state)).collect();
+        let out = encoder.run(&mut batch).expect("it runs");
+        let dimension = out[0].len() / (chunk / 4);
+        let mut together: Vec<_> = searches.iter_mut().zip(&out).map(|(search, frames)| (search, frames.as_slice())).collect();
+        Search::advance(&mut joint, &mut together, dimension).expect("it runs");
+        at += chunk;
+    }
+    for (search, alone) in searches.iter().zip(&alone) {
+        let tokens = |found: &[Found]| found.iter().map(|found| (found.token, found.frame)).collect::<Vec<_>>();
+        assert_eq!(tokens(search.best()), tokens(alone));
+        assert!(search.agreed() <= search.best().len());
+    }
+}
