@@ -8,6 +8,7 @@ mod embedding;
 mod files;
 mod locations;
 mod manifest;
+mod transducer;
 mod translation;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use embedding::EmbeddingPack;
 use files::PackFiles;
 pub use locations::{embedding_pack, onnxruntime_candidates, open_silero};
 use manifest::Manifest;
+pub use transducer::TransducerPack;
 
 /// The largest manifest, bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
@@ -132,7 +134,10 @@ impl Pack {
 /// # Errors
 /// [`PackError`], with the file at fault.
 pub fn open_speech(source: &PackSource) -> Result<Arc<dyn SpeechPack>, PackError> {
-    Ok(Arc::new(Pack::open(source)?))
+    match source {
+        PackSource::Folder(folder) if transducer::is_one(folder) => Ok(Arc::new(TransducerPack::open(folder)?)),
+        source => Ok(Arc::new(Pack::open(source)?)),
+    }
 }
 
 /// Opens a pack of translation, whatever its layout.

@@ -8,6 +8,7 @@
 mod agreement;
 mod ctc;
 mod network;
+mod transducer;
 mod window;
 
 use std::any::Any;

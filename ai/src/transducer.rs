@@ -8,6 +8,7 @@ pub mod encoder;
 pub mod joint;
 pub mod search;
 pub mod symbols;
+pub(crate) mod words;
 
 pub use encoder::{EncoderSpec, StreamingEncoder, StreamingState};
 pub use joint::Joint;

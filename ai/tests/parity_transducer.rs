@@ -172,3 +172,88 @@ fn streams_in_one_batch_are_as_alone() {
         assert!(search.agreed() <= search.best().len());
     }
 }
+
+#[test]
+fn the_engine_opens_such_packs_and_hears_with_them() {
+    use auralink_ai::pack::PackSource;
+    use auralink_ai::scheduler::{Engine, EngineConfig, Source};
+    use auralink_ai::session::{SessionConfig, SpeechEvent};
+    for kind in ["streaming", "offline"] {
+        let config = EngineConfig { pack: PackSource::Folder(folder().join(kind)), ..EngineConfig::default() };
+        let engine = Engine::start(config).expect("it starts");
+        let (events, heard) = std::sync::mpsc::channel();
+        let sink = Box::new(move |event| drop(events.send(event)));
+        let stream = engine.open(SessionConfig::default(), Source::Pcm { rate: 16_000 }, sink).expect("there is room");
+        for piece in sound("speech").chunks(1_600) {
+            while !stream.push_pcm(piece) {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        stream.finish();
+        let events: Vec<SpeechEvent> = heard.iter().collect();
+        let mut committed = String::new();
+        for event in &events {
+            match event {
+                SpeechEvent::Interim { text, committed_chars, .. } => {
+                    let now: String = text.chars().take(*committed_chars).collect();
+                    assert!(now.starts_with(&committed), "{kind}: {committed:?} became {now:?}");
+                    committed = now;
+                }
+                SpeechEvent::Final { text, words, start, end, .. } => {
+                    assert!(text.starts_with(&committed) && words.len() > 5 && start < end, "{kind}: {text}");
+                    committed.clear();
+                }
+                SpeechEvent::Degraded { .. } => panic!("{kind}: {event:?}"),
+                _ => {}
+            }
+        }
+        assert!(matches!(events.last(), Some(SpeechEvent::TurnEnded { .. })), "{kind}: {:?}", events.last());
+    }
+}
+
+#[test]
+fn a_pack_that_does_not_fit_is_refused_in_words() {
+    use auralink_ai::pack::{PackSource, open_speech};
+    let refusal = |kind: &str, change: &dyn Fn(&Path)| {
+        let copy = tempfile::tempdir().expect("a folder");
+        for entry in std::fs::read_dir(folder().join(kind)).expect("the pack").map(|entry| entry.expect("a file")) {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("it is copied");
+        }
+        change(copy.path());
+        match open_speech(&PackSource::Folder(copy.path().to_owned())) {
+            Err(error) => error.to_string(),
+            Ok(pack) => pack.load(&onnxruntime()).err().map_or_else(|| "it was taken".to_owned(), |error| error.to_string()),
+        }
+    };
+    let named = |folder: &Path, part: &str| {
+        let mut entries = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("a file").path());
+        entries.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(part))).expect("it is there")
+    };
+    type Change<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Change<'_>, &str); 8] = [
+        ("streaming", &|folder| std::fs::remove_file(named(folder, "encoder")).expect("removed"), "encoder*.onnx"),
+        ("offline", &|folder| std::fs::remove_file(named(folder, "decoder")).expect("removed"), "decoder*.onnx"),
+        ("streaming", &|folder| std::fs::write(named(folder, "joiner"), b"no model").expect("written"), "cannot load the model"),
+        ("streaming", &|folder| std::fs::write(folder.join("tokens.txt"), "<blk> 0\na 1\n").expect("written"), "another model's"),
+        ("streaming", &|folder| std::fs::write(folder.join("tokens.txt"), "<blk> 0\na 7\n").expect("written"), "tokens.txt"),
+        (
+            "streaming",
+            &|folder| drop(std::fs::copy(named(folder, "joiner"), named(folder, "decoder")).map(|_| String::new())),
+            "context_size",
+        ),
+        (
+            "offline",
+            &|folder| drop(std::fs::copy(named(folder, "decoder"), named(folder, "joiner")).map(|_| String::new())),
+            "`encoder_out`",
+        ),
+        (
+            "offline",
+            &|folder| drop(std::fs::copy(named(folder, "joiner"), named(folder, "encoder")).map(|_| String::new())),
+            "`encoder_out`",
+        ),
+    ];
+    for (kind, change, word) in cases {
+        let message = refusal(kind, change);
+        assert!(message.contains(word), "{word} in: {message}");
+    }
+}

@@ -78,6 +78,17 @@ impl<M: WindowModel> WindowRecogniser<M> {
     }
 }
 
+impl<M: WindowModel> WindowRecogniser<M> {
+    /// Reads a second of silence, so that a pack that does not fit is found when it is loaded.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when a network cannot be run.
+    pub fn try_out(&mut self) -> Result<(), RuntimeError> {
+        let (silence, options) = (vec![0.0; crate::audio::SAMPLE_RATE as usize], UtteranceOptions::default());
+        self.model.read(&[Window { audio: &silence, options: &options, prompt: "", language: None, last: true }]).map(drop)
+    }
+}
+
 impl<M: WindowModel> Recogniser for WindowRecogniser<M> {
     fn run(&mut self, batch: &mut [&mut dyn Utterance]) -> Result<(), RuntimeError> {
         let utterances: Vec<&mut WindowUtterance> = own(batch)?;
