@@ -73,9 +73,17 @@ def states():
     return found
 
 
-def encoder(path, seed):
+def log_probs(graph, out, blank):
+    """Of tokens, for CTC: the blank likelier by `blank`."""
+    bias = np.zeros(len(PIECES))
+    bias[0] = blank
+    graph("LogSoftmax", graph("Add", graph("MatMul", out, graph.weight(D, len(PIECES), scale=3.0)), graph.constant(bias)), axis=-1, name="log_probs")
+
+
+def encoder(path, seed, ctc=False):
     graph = Graph(seed)
-    inputs, outputs = [("x", F32, ["N", WINDOW, MELS])], [("encoder_out", F32, ["N", CHUNK // SUBSAMPLING, D])]
+    inputs = [("x", F32, ["N", WINDOW, MELS])]
+    outputs = [("log_probs", F32, ["N", CHUNK // SUBSAMPLING, len(PIECES)]) if ctc else ("encoder_out", F32, ["N", CHUNK // SUBSAMPLING, D])]
     frames = graph("Slice", "x", graph.constant([0], np.int64), graph.constant([CHUNK], np.int64), graph.constant([1], np.int64))
     ahead = graph("ReduceMean", "x", axes=[1], keepdims=1)
     groups = graph("Reshape", frames, graph.constant([0, CHUNK // SUBSAMPLING, SUBSAMPLING * MELS], np.int64))
@@ -88,7 +96,9 @@ def encoder(path, seed):
         heard = graph("Add", heard, graph("Mul", mean, graph.constant(graph.random.normal(0, 1.2, [1, 1, D]))))
     lens = graph("Reshape", graph("Mul", graph("Cast", "processed_lens", to=F32), graph.constant(0.01)), graph.constant([-1, 1, 1], np.int64))
     heard = graph("Add", heard, graph("Mul", graph("Sin", lens), graph.constant(graph.random.normal(0, 0.4, [1, 1, D]))))
-    out = graph("Tanh", heard, name="encoder_out")
+    out = graph("Tanh", heard, name="hidden" if ctc else "encoder_out")
+    if ctc:
+        log_probs(graph, out, 2.0)
     for index, (name, shape, axis) in enumerate(states()):
         free = list(shape)
         free[axis] = "N"
@@ -112,7 +122,7 @@ def encoder(path, seed):
     })
 
 
-def offline_encoder(path, seed):
+def offline_encoder(path, seed, ctc=False):
     graph = Graph(seed)
     shape = graph("Shape", "x")
     frames = graph("Gather", shape, graph.constant([1], np.int64))
@@ -121,11 +131,15 @@ def offline_encoder(path, seed):
     groups = graph("Mul", graph("Reshape", cut, graph.constant([0, -1, SUBSAMPLING * MELS], np.int64)), graph.constant(0.25))
     heard = graph("MatMul", groups, graph.weight(SUBSAMPLING * MELS, D, scale=2.0))
     mean = graph("ReduceMean", heard, axes=[1], keepdims=1)
-    graph("Tanh", graph("Sub", heard, mean), name="encoder_out")
-    graph("Div", "x_lens", graph.constant([SUBSAMPLING], np.int64), name="encoder_out_lens")
+    out = graph("Tanh", graph("Sub", heard, mean), name="hidden" if ctc else "encoder_out")
+    names = ("log_probs", "log_probs_len") if ctc else ("encoder_out", "encoder_out_lens")
+    if ctc:
+        log_probs(graph, out, 2.0)
+    graph("Div", "x_lens", graph.constant([SUBSAMPLING], np.int64), name=names[1])
+    width = len(PIECES) if ctc else D
     graph.save(
-        path, [("x", F32, ["N", "T", MELS]), ("x_lens", I64, ["N"])], [("encoder_out", F32, ["N", "T4", D]), ("encoder_out_lens", I64, ["N"])],
-        {"model_type": "zipformer2", "version": 1, "model_author": "parity", "comment": "non-streaming"},
+        path, [("x", F32, ["N", "T", MELS]), ("x_lens", I64, ["N"])], [(names[0], F32, ["N", "T4", width]), (names[1], I64, ["N"])],
+        {"model_type": "zipformer2_ctc" if ctc else "zipformer2", "version": 1, "model_author": "parity", "comment": "non-streaming"},
     )
 
 
@@ -180,7 +194,10 @@ def heard(result):
 
 def online(folder, samples, piece, tail, **options):
     names = {part: str(folder / f"{part}-epoch-1-avg-1-chunk-16-left-128.onnx") for part in ("encoder", "decoder", "joiner")}
-    recogniser = sherpa_onnx.OnlineRecognizer.from_transducer(tokens=str(folder / "tokens.txt"), **names, num_threads=1, provider="cpu", **options)
+    if (folder / "model.onnx").exists():
+        recogniser = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(tokens=str(folder / "tokens.txt"), model=str(folder / "model.onnx"), num_threads=1)
+    else:
+        recogniser = sherpa_onnx.OnlineRecognizer.from_transducer(tokens=str(folder / "tokens.txt"), **names, num_threads=1, provider="cpu", **options)
     stream = recogniser.create_stream()
     segments = []
     def run():
@@ -201,7 +218,10 @@ def online(folder, samples, piece, tail, **options):
 
 def offline(folder, samples, **options):
     names = {part: str(folder / f"{part}-epoch-1-avg-1.onnx") for part in ("encoder", "decoder", "joiner")}
-    recogniser = sherpa_onnx.OfflineRecognizer.from_transducer(tokens=str(folder / "tokens.txt"), **names, num_threads=1, **options)
+    if (folder / "model.onnx").exists():
+        recogniser = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(tokens=str(folder / "tokens.txt"), model=str(folder / "model.onnx"), num_threads=1)
+    else:
+        recogniser = sherpa_onnx.OfflineRecognizer.from_transducer(tokens=str(folder / "tokens.txt"), **names, num_threads=1, **options)
     stream = recogniser.create_stream()
     stream.accept_waveform(RATE, samples)
     recogniser.decode_stream(stream)
@@ -210,8 +230,8 @@ def offline(folder, samples, **options):
 
 def make(folder):
     shutil.rmtree(folder, ignore_errors=True)
-    streaming, whole = folder / "streaming", folder / "offline"
-    for part in (streaming, whole):
+    streaming, whole, ctc, whole_ctc = (folder / name for name in ("streaming", "offline", "streaming-ctc", "offline-ctc"))
+    for part in (streaming, whole, ctc, whole_ctc):
         part.mkdir(parents=True)
         tokens(part)
     name = "epoch-1-avg-1-chunk-16-left-128"
@@ -221,11 +241,15 @@ def make(folder):
     offline_encoder(whole / "encoder-epoch-1-avg-1.onnx", 71)
     decoder(whole / "decoder-epoch-1-avg-1.onnx", 72)
     joiner(whole / "joiner-epoch-1-avg-1.onnx", 73, 2.5)
-    expected = {"features": {}, "streaming": [], "offline": []}
+    encoder(ctc / "model.onnx", 64, ctc=True)
+    offline_encoder(whole_ctc / "model.onnx", 74, ctc=True)
+    expected = {"features": {}, "streaming": [], "offline": [], "streaming-ctc": [], "offline-ctc": []}
     for sound, samples in sounds().items():
         samples.astype(np.float32).tofile(folder / f"{sound}.f32")
         frames = features(samples)
         expected["features"][sound] = {"frames": len(frames), "every": 25, "values": [[round(float(v), 5) for v in frame] for frame in frames[::25]]}
+        expected["streaming-ctc"].append({"sound": sound, "tail": 0.5, "options": {}, "segments": online(ctc, samples, 3_200, 0.5)})
+        expected["offline-ctc"].append({"sound": sound, "options": {}, **offline(whole_ctc, samples)})
         for options in [
             dict(decoding_method="greedy_search"),
             dict(decoding_method="greedy_search", blank_penalty=1.5),
@@ -236,6 +260,6 @@ def make(folder):
             expected["streaming"].append({"sound": sound, "tail": 0.5, "options": options, "segments": found})
             expected["offline"].append({"sound": sound, "options": options, **offline(whole, samples, **options)})
     (folder / "expected.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")
-    for kind in ("streaming", "offline"):
-        rows = [case["segments"][-1]["tokens"] if kind == "streaming" else case["tokens"] for case in expected[kind]]
+    for kind in ("streaming", "offline", "streaming-ctc", "offline-ctc"):
+        rows = [case["segments"][-1]["tokens"] if "segments" in case else case["tokens"] for case in expected[kind]]
         print(kind, [len(row) for row in rows], "different tokens", len({token for row in rows for token in row}))

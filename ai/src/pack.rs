@@ -8,7 +8,7 @@ mod embedding;
 mod files;
 mod locations;
 mod manifest;
-mod transducer;
+mod sherpa;
 mod translation;
 
 use std::path::PathBuf;
@@ -24,7 +24,8 @@ pub use embedding::EmbeddingPack;
 use files::PackFiles;
 pub use locations::{embedding_pack, onnxruntime_candidates, open_silero};
 use manifest::Manifest;
-pub use transducer::TransducerPack;
+pub(crate) use sherpa::Naming;
+pub use sherpa::SherpaPack;
 
 /// The largest manifest, bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
@@ -135,7 +136,7 @@ impl Pack {
 /// [`PackError`], with the file at fault.
 pub fn open_speech(source: &PackSource) -> Result<Arc<dyn SpeechPack>, PackError> {
     match source {
-        PackSource::Folder(folder) if transducer::is_one(folder) => Ok(Arc::new(TransducerPack::open(folder)?)),
+        PackSource::Folder(folder) if sherpa::is_one(folder) => Ok(Arc::new(SherpaPack::open(folder)?)),
         source => Ok(Arc::new(Pack::open(source)?)),
     }
 }

@@ -8,7 +8,7 @@
 mod agreement;
 mod ctc;
 mod network;
-mod transducer;
+mod sherpa;
 mod window;
 
 use std::any::Any;

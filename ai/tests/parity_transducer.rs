@@ -1,4 +1,4 @@
-//! Transducers as sherpa-onnx's own runtime hears with them. `ai/parity/transducer.py` makes the networks and the answers.
+//! Transducers and CTC networks as sherpa-onnx's own runtime hears with them. `ai/parity/transducer.py` makes the networks and the answers.
 
 #![allow(clippy::disallowed_methods, reason = "tests read fixtures")]
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use auralink_ai::features::kaldi::{KaldiBank, KaldiFeatures};
 use auralink_ai::pack::onnxruntime_candidates;
 use auralink_ai::runtime::{ModelFile, OnnxRuntime, Rten, Runtime, Tensor};
-use auralink_ai::transducer::{EncoderSpec, Found, Joint, Search, SearchOptions, StreamingEncoder, Symbols};
+use auralink_ai::transducer::{CtcSearch, EncoderSpec, Found, Joint, Search, SearchOptions, StreamingEncoder, Symbols};
 use serde_json::Value as Json;
 
 const RATE: f64 = 16_000.0;
@@ -90,7 +90,7 @@ fn stream(encoder: &mut StreamingEncoder, joint: &mut Joint, frames: &[f32], opt
 fn load(runtime: &dyn Runtime) -> (StreamingEncoder, Joint) {
     let file_ = file("streaming", "encoder");
     let spec = EncoderSpec::read(&file_).expect("its metadata can be read").expect("it streams");
-    let encoder = StreamingEncoder::load(runtime, &file_, spec).expect("it loads");
+    let encoder = StreamingEncoder::load(runtime, &file_, spec, "encoder_out").expect("it loads");
     let joint = Joint::load(runtime, &file("streaming", "decoder"), &file("streaming", "joiner"), symbols().len()).expect("it loads");
     (encoder, joint)
 }
@@ -148,6 +148,40 @@ fn an_offline_transducer_finds_the_same_tokens_at_the_same_times() {
 }
 
 #[test]
+fn ctc_networks_find_the_same_tokens_at_the_same_times() {
+    let (symbols, runtime) = (symbols(), onnxruntime());
+    let model = |kind: &str| ModelFile::new(std::fs::read(folder().join(kind).join("model.onnx")).expect("the fixture is there"));
+    let streaming = model("streaming-ctc");
+    let spec = EncoderSpec::read(&streaming).expect("its metadata can be read").expect("it streams");
+    let mut encoder = StreamingEncoder::load(&runtime, &streaming, spec, "log_probs").expect("it loads");
+    let EncoderSpec { window, chunk, n_mels } = spec;
+    for case in expected()["streaming-ctc"].as_array().expect("cases") {
+        let name = case["sound"].as_str().expect("a name");
+        let mut samples = sound(name);
+        samples.extend(vec![0.0; (case["tail"].as_f64().expect("seconds") * RATE) as usize]);
+        let frames = features(&samples, 3_200);
+        let (mut state, mut search, mut at) = (encoder.new_state(), CtcSearch::new(symbols.blank()), 0);
+        while at + window < frames.len() / n_mels {
+            let out = encoder.run(&mut [(&frames[at * n_mels..(at + window) * n_mels], &mut state)]).expect("it runs").remove(0);
+            search.advance(&out, symbols.len());
+            at += chunk;
+        }
+        agrees(search.found(), &case["segments"][0], &symbols, &format!("streaming {name}"));
+    }
+    let mut encoder = runtime.load(&model("offline-ctc")).expect("it loads");
+    for case in expected()["offline-ctc"].as_array().expect("cases") {
+        let name = case["sound"].as_str().expect("a name");
+        let frames = features(&sound(name), 1 << 20);
+        let count = frames.len() / 80;
+        let inputs = vec![("x", Tensor::f32([1, count, 80], frames).into()), ("x_lens", Tensor::i64([1], vec![count as i64]).into())];
+        let out = encoder.run(inputs, &["log_probs"]).expect("it runs").remove(0);
+        let mut search = CtcSearch::new(symbols.blank());
+        search.advance(&out.f32().expect("floats"), symbols.len());
+        agrees(search.found(), case, &symbols, &format!("offline {name}"));
+    }
+}
+
+#[test]
 fn streams_in_one_batch_are_as_alone() {
     let (mut encoder, mut joint) = load(&onnxruntime());
     let EncoderSpec { window, chunk, n_mels } = encoder.spec();
@@ -178,7 +212,7 @@ fn the_engine_opens_such_packs_and_hears_with_them() {
     use auralink_ai::pack::PackSource;
     use auralink_ai::scheduler::{Engine, EngineConfig, Source};
     use auralink_ai::session::{SessionConfig, SpeechEvent};
-    for kind in ["streaming", "offline"] {
+    for kind in ["streaming", "offline", "streaming-ctc", "offline-ctc"] {
         let config = EngineConfig { pack: PackSource::Folder(folder().join(kind)), ..EngineConfig::default() };
         let engine = Engine::start(config).expect("it starts");
         let (events, heard) = std::sync::mpsc::channel();
@@ -230,7 +264,7 @@ fn a_pack_that_does_not_fit_is_refused_in_words() {
         entries.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(part))).expect("it is there")
     };
     type Change<'a> = &'a dyn Fn(&Path);
-    let cases: [(&str, Change<'_>, &str); 8] = [
+    let cases: [(&str, Change<'_>, &str); 12] = [
         ("streaming", &|folder| std::fs::remove_file(named(folder, "encoder")).expect("removed"), "encoder*.onnx"),
         ("offline", &|folder| std::fs::remove_file(named(folder, "decoder")).expect("removed"), "decoder*.onnx"),
         ("streaming", &|folder| std::fs::write(named(folder, "joiner"), b"no model").expect("written"), "cannot load the model"),
@@ -250,6 +284,14 @@ fn a_pack_that_does_not_fit_is_refused_in_words() {
             "offline",
             &|folder| drop(std::fs::copy(named(folder, "joiner"), named(folder, "encoder")).map(|_| String::new())),
             "`encoder_out`",
+        ),
+        ("offline-ctc", &|folder| std::fs::write(folder.join("tokens.txt"), "<blk> 0\na 1\n").expect("written"), "another model's"),
+        ("streaming-ctc", &|folder| std::fs::write(folder.join("tokens.txt"), "<blk> 0\na 1\n").expect("written"), "another model's"),
+        ("offline-ctc", &|folder| std::fs::remove_file(named(folder, "model")).expect("removed"), "model*.onnx"),
+        (
+            "offline-ctc",
+            &|at| drop(std::fs::copy(named(&folder().join("offline"), "joiner"), named(at, "model")).map(|_| String::new())),
+            "model_type",
         ),
     ];
     for (kind, change, word) in cases {

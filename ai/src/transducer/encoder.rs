@@ -7,9 +7,8 @@ use std::borrow::Cow;
 
 use crate::runtime::{Element, Model, ModelFile, Runtime, RuntimeError, Tensor, Value};
 
-/// Input of features, and the count of frames that the network keeps itself.
+/// Input of features.
 const FEATURES: &str = "x";
-const OUTPUT: &str = "encoder_out";
 
 /// What is known of a streaming encoder before it is loaded: from the file's metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +62,7 @@ pub struct StreamingEncoder {
     model: Box<dyn Model>,
     spec: EncoderSpec,
     states: Vec<State>,
+    output: &'static str,
 }
 
 fn wrong(reason: String) -> RuntimeError {
@@ -70,15 +70,15 @@ fn wrong(reason: String) -> RuntimeError {
 }
 
 impl StreamingEncoder {
-    /// Loads the network and runs it on silence, for one stream and for two.
+    /// Loads the network and runs it on silence, for one stream and for two. `output`: what it gives (`encoder_out`, or `log_probs` of CTC).
     ///
     /// # Errors
     /// [`RuntimeError`] naming the tensor that is missing or has another shape.
-    pub fn load(runtime: &dyn Runtime, file: &ModelFile, spec: EncoderSpec) -> Result<Self, RuntimeError> {
+    pub fn load(runtime: &dyn Runtime, file: &ModelFile, spec: EncoderSpec, output: &'static str) -> Result<Self, RuntimeError> {
         let model = runtime.load(file)?;
         let lacks = |reason: String| RuntimeError::Load { runtime: "the encoder", reason };
-        let states = states(&*model).map_err(lacks)?;
-        let mut encoder = Self { model, spec, states };
+        let states = states(&*model, output).map_err(lacks)?;
+        let mut encoder = Self { model, spec, states, output };
         let silence = vec![0.0; spec.window * spec.n_mels];
         let (mut a, mut b) = (encoder.new_state(), encoder.new_state());
         encoder.run(&mut [(&silence, &mut a)])?;
@@ -117,14 +117,16 @@ impl StreamingEncoder {
             let parts: Vec<&Value> = batch.iter().map(|(_, streams)| &streams.0[index]).collect();
             inputs.push((&state.input, stack(&parts, state.axis)?));
         }
-        let names: Vec<&str> = std::iter::once(OUTPUT).chain(self.states.iter().map(|state| state.output.as_str())).collect();
+        let names: Vec<&str> = std::iter::once(self.output).chain(self.states.iter().map(|state| state.output.as_str())).collect();
         let mut given = self.model.run(inputs, &names)?.into_iter();
         let out = given.next().ok_or_else(|| wrong("it gave nothing".to_owned()))?;
-        let [rows, frames, dimension] = out.shape() else { return Err(wrong(format!("`{OUTPUT}` has the shape {:?}", out.shape()))) };
+        let [rows, frames, dimension] = out.shape() else {
+            return Err(wrong(format!("`{}` has the shape {:?}", self.output, out.shape())));
+        };
         if *rows != size {
-            return Err(wrong(format!("`{OUTPUT}` has {rows} rows for {size} streams")));
+            return Err(wrong(format!("`{}` has {rows} rows for {size} streams", self.output)));
         }
-        let values = out.f32().ok_or_else(|| wrong(format!("`{OUTPUT}` is no float")))?;
+        let values = out.f32().ok_or_else(|| wrong(format!("`{}` is no float", self.output)))?;
         let row = frames * dimension;
         let outputs = (0..size).map(|stream| values[stream * row..(stream + 1) * row].to_vec()).collect();
         let mut news: Vec<Vec<Value>> = Vec::with_capacity(self.states.len());
@@ -144,7 +146,7 @@ impl StreamingEncoder {
 }
 
 /// Every input but the features is a state; its output is `new_` and its name.
-fn states(model: &dyn Model) -> Result<Vec<State>, String> {
+fn states(model: &dyn Model, given: &str) -> Result<Vec<State>, String> {
     let mut states = Vec::new();
     for input in model.inputs().iter().filter(|input| input.name != FEATURES) {
         let output = format!("new_{}", input.name);
@@ -164,7 +166,7 @@ fn states(model: &dyn Model) -> Result<Vec<State>, String> {
     let has = |name: &str| model.inputs().iter().any(|input| input.name == name);
     match () {
         () if !has(FEATURES) => Err(format!("it has no input `{FEATURES}`")),
-        () if !model.outputs().iter().any(|output| output.name == OUTPUT) => Err(format!("it has no output `{OUTPUT}`")),
+        () if !model.outputs().iter().any(|output| output.name == given) => Err(format!("it has no output `{given}`")),
         () => Ok(states),
     }
 }

@@ -54,6 +54,12 @@ impl Symbols {
         self.unknown
     }
 
+    /// The token that stands for nothing: the first of the usual names, else the first token.
+    pub fn blank(&self) -> usize {
+        let named = |name: &&str| self.symbols.iter().position(|symbol| symbol == name);
+        ["<blk>", "<eps>", "<blank>"].iter().find_map(named).unwrap_or(0)
+    }
+
     /// The byte that a token stands for.
     pub fn byte(&self, id: usize) -> Option<u8> {
         let hex = self.get(id).strip_prefix("<0x")?.strip_suffix('>')?;

@@ -1,5 +1,5 @@
-//! Packs of transducers in sherpa-onnx's layout: `encoder*.onnx`, `decoder*.onnx`, `joiner*.onnx` and `tokens.txt`. Of several precisions
-//! the full one is taken, else `int8`.
+//! Packs in sherpa-onnx's layout: `tokens.txt`, and of a transducer `encoder*.onnx`, `decoder*.onnx` and `joiner*.onnx`, of a Zipformer with
+//! CTC `model*.onnx` (or `ctc*.onnx`). Of several precisions the full one is taken, else `int8`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,60 +15,70 @@ const MAX_TOKENS_BYTES: u64 = 16 << 20;
 /// Files of a folder that are looked at.
 const MAX_ENTRIES: usize = 10_000;
 
-/// An opened transducer.
-pub struct TransducerPack {
+/// What names tokens in such a pack.
+pub(crate) enum Naming {
+    /// A decoder of the last tokens, and a joiner.
+    Transducer { decoder: ModelFile, joiner: ModelFile },
+    /// The encoder itself.
+    Ctc,
+}
+
+/// An opened pack of sherpa-onnx's.
+pub struct SherpaPack {
     pub(crate) name: String,
     pub(crate) languages: Vec<String>,
     pub(crate) encoder: ModelFile,
-    pub(crate) decoder: ModelFile,
-    pub(crate) joiner: ModelFile,
+    pub(crate) naming: Naming,
     pub(crate) symbols: Arc<Symbols>,
     pub(crate) bank: Arc<KaldiBank>,
     /// Of a streaming encoder; without it the encoder reads whole utterances.
     pub(crate) streaming: Option<EncoderSpec>,
 }
 
-/// Whether a folder looks like a transducer's.
+/// Whether a folder looks like one.
 pub(super) fn is_one(folder: &Path) -> bool {
-    folder.join("tokens.txt").is_file() && network(folder, "joiner").is_some()
+    folder.join("tokens.txt").is_file() && !folder.join("manifest.json").is_file()
 }
 
-impl TransducerPack {
+impl SherpaPack {
     /// Opens a folder.
     ///
     /// # Errors
     /// [`PackError`], with the file at fault.
     pub fn open(folder: &Path) -> Result<Self, PackError> {
-        let missing: Vec<&str> = ["encoder", "decoder", "joiner"].into_iter().filter(|part| network(folder, part).is_none()).collect();
-        if !missing.is_empty() {
-            let names = missing.iter().map(|part| format!("{part}*.onnx")).collect::<Vec<_>>().join(", ");
-            return Err(PackError::Missing {
-                path: folder.join(names).display().to_string(),
-                reason: "a transducer has all three".to_owned(),
-            });
-        }
+        let load = |path: PathBuf| Ok::<_, PackError>((ModelFile::new(read(&path, MAX_FILE_BYTES)?).with_folder(folder), path));
+        let parts = ["encoder", "decoder", "joiner"].map(|part| network(folder, part));
+        let (naming, (encoder, path)) = match (parts, network(folder, "model").or_else(|| network(folder, "ctc"))) {
+            ([Some(encoder), Some(decoder), Some(joiner)], _) => {
+                (Naming::Transducer { decoder: load(decoder)?.0, joiner: load(joiner)?.0 }, load(encoder)?)
+            }
+            ([None, None, None], Some(model)) => (Naming::Ctc, load(model)?),
+            ([None, None, None], None) => {
+                let path = folder.join("*.onnx").display().to_string();
+                let reason =
+                    "beside tokens.txt a transducer has encoder*.onnx, decoder*.onnx and joiner*.onnx, a CTC model model*.onnx".to_owned();
+                return Err(PackError::Missing { path, reason });
+            }
+            (parts, _) => {
+                let names = ["encoder*.onnx", "decoder*.onnx", "joiner*.onnx"];
+                let missing: Vec<&str> = names.into_iter().zip(parts).filter(|(_, path)| path.is_none()).map(|(name, _)| name).collect();
+                let path = folder.join(missing.join(", ")).display().to_string();
+                return Err(PackError::Missing { path, reason: "a transducer has encoder, decoder and joiner".to_owned() });
+            }
+        };
         let tokens = folder.join("tokens.txt");
         let text =
             String::from_utf8(read(&tokens, MAX_TOKENS_BYTES)?).map_err(|error| invalid(&tokens, format!("it is not UTF-8: {error}")))?;
         let symbols = Symbols::read(&text).map_err(|reason| invalid(&tokens, reason))?;
-        let load = |part: &str| match network(folder, part) {
-            Some(path) => Ok((ModelFile::new(read(&path, MAX_FILE_BYTES)?).with_folder(folder), path)),
-            None => Err(invalid(folder, format!("its {part} is gone"))),
-        };
-        let (encoder, path) = load("encoder")?;
+        let kind = encoder.metadata().get("model_type").cloned().unwrap_or_default();
+        if matches!(naming, Naming::Ctc) && !kind.contains("zipformer") {
+            let reason = format!("its `model_type` is `{kind}`: of CTC models Zipformer's are read (zipformer2, zipformer2_ctc)");
+            return Err(invalid(&path, reason));
+        }
         let streaming = EncoderSpec::read(&encoder).map_err(|reason| invalid(&path, reason))?;
         let bank = KaldiBank::new(streaming.map_or(80, |spec| spec.n_mels)).map_err(|reason| invalid(&path, reason))?;
         let name = folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned());
-        Ok(Self {
-            languages: languages(&name),
-            name,
-            encoder,
-            decoder: load("decoder")?.0,
-            joiner: load("joiner")?.0,
-            symbols: Arc::new(symbols),
-            bank: Arc::new(bank),
-            streaming,
-        })
+        Ok(Self { languages: languages(&name), name, encoder, naming, symbols: Arc::new(symbols), bank: Arc::new(bank), streaming })
     }
 }
 
