@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 
-FAMILIES = ["runtime", "translation", "transducer"]
+FAMILIES = ["runtime", "whisper", "translation", "transducer"]
 
 
 def main(names):

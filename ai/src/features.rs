@@ -5,6 +5,7 @@
 
 pub mod kaldi;
 mod mel;
+pub mod whisper;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use realfft::{RealFftPlanner, RealToComplex};
 use serde::Deserialize;
 
 pub use mel::MelScale;
+use mel::Triangles;
 
 /// The parameters of a filterbank, as a pack's manifest gives them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -129,7 +131,8 @@ impl FilterBank {
         check(spec.dither == 0.0, format!("dither is {}, 0 is needed: recognition is to be repeatable", spec.dither))?;
         Ok(Self {
             window: spec.window.coefficients(frame_length),
-            filters: mel::filters(&spec),
+            filters: Triangles { scale: spec.mel_scale, norm: spec.mel_norm, sample_rate, fft_length, count: n_mels, f_min, f_max }
+                .weights(),
             fft: RealFftPlanner::new().plan_fft_forward(fft_length),
             spec,
         })

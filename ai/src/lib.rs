@@ -20,3 +20,4 @@ pub mod tokenizer;
 pub mod transducer;
 pub mod translation;
 pub mod vad;
+pub mod whisper;

@@ -8,8 +8,10 @@ mod embedding;
 mod files;
 mod locations;
 mod manifest;
+mod seq2seq;
 mod sherpa;
 mod translation;
+mod whisper;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,14 +20,17 @@ use sha2::{Digest, Sha256};
 
 use crate::decoder::DecoderSpec;
 use crate::features::FilterBank;
-use crate::recogniser::{NetworkSpec, SpeechPack};
+use crate::recogniser::{NetworkSpec, SpeechPack, WhisperSpeech};
 use crate::runtime::ModelFile;
 pub use embedding::EmbeddingPack;
 use files::PackFiles;
 pub use locations::{embedding_pack, onnxruntime_candidates, open_silero};
 use manifest::Manifest;
+pub use seq2seq::Seq2SeqFiles;
 pub(crate) use sherpa::Naming;
 pub use sherpa::SherpaPack;
+pub use translation::{TranslationDefaults, TranslationPack};
+pub use whisper::WhisperPack;
 
 /// The largest manifest, bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
@@ -137,24 +142,12 @@ impl Pack {
 pub fn open_speech(source: &PackSource) -> Result<Arc<dyn SpeechPack>, PackError> {
     match source {
         PackSource::Folder(folder) if sherpa::is_one(folder) => Ok(Arc::new(SherpaPack::open(folder)?)),
+        // Our own packs have a manifest; Optimum's exports have none.
+        PackSource::Folder(folder) if folder.join("config.json").is_file() && !folder.join("manifest.json").is_file() => {
+            Ok(Arc::new(WhisperSpeech::new(WhisperPack::open(folder)?)))
+        }
         source => Ok(Arc::new(Pack::open(source)?)),
     }
-}
-
-/// Opens a pack of translation, whatever its layout.
-///
-/// # Errors
-/// [`PackError`], with the file at fault.
-pub fn open_translation(folder: &std::path::Path) -> Result<Arc<dyn crate::translation::TranslationPack>, PackError> {
-    Ok(Arc::new(open_translation_pack(folder)?))
-}
-
-/// [`open_translation`], with the type that the layout has.
-///
-/// # Errors
-/// As [`open_translation`].
-pub fn open_translation_pack(folder: &std::path::Path) -> Result<crate::translation::Seq2SeqTranslation, PackError> {
-    translation::open(folder)
 }
 
 fn hash(bytes: &[u8]) -> String {

@@ -9,6 +9,7 @@ mod agreement;
 mod ctc;
 mod network;
 mod sherpa;
+mod whisper;
 mod window;
 
 use std::any::Any;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use crate::audio::Samples;
 use crate::runtime::{Runtime, RuntimeError};
 pub use network::{Network, NetworkSpec, NetworkState, StateSpec};
+pub use whisper::WhisperSpeech;
 pub use window::{Reading, Window, WindowModel, WindowRecogniser, WindowSpec, WindowUtterance};
 
 /// A word of an utterance.

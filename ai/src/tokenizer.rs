@@ -1,7 +1,6 @@
-//! Texts to tokens and back, in the formats that model packs bring.
+//! From text to the token ids of a model, and back.
 //!
-//! Place: under the families of models. Rule: files are read by [`crate::pack`] and given as bytes; what a file cannot be is told by name.
+//! Place: between packs, which open the files, and the families that generate. `tokenizer.json` is the `tokenizers` crate's; SentencePiece
+//! models are read here.
 
 pub mod sentencepiece;
-
-pub use sentencepiece::SentencePiece;

@@ -1,22 +1,20 @@
 //! Translation: texts in one language in, the same in another out.
 //!
-//! Place: packs of translation models ([`TranslationPack`]) are opened by [`crate::pack`]; a fixed pool of low-priority threads
-//! ([`TranslationEngine`]) serves all callers; [`clauses`] cuts speech that is still going on into pieces that can be translated. Rules:
+//! Place: [`crate::pack::TranslationPack`] opens a pack (Marian, M2M100, NLLB), [`Translator`] runs it on one thread; a fixed pool of
+//! low-priority threads ([`TranslationEngine`]) serves all callers; [`clauses`] cuts speech that is still going on into pieces that can be translated. Rules:
 //! what waits is bounded, and what is refused is told; of several texts that wait for the same model those of one pair are one batch.
 
 pub mod clauses;
-mod languages;
-mod model;
+pub mod languages;
 mod pool;
-pub(crate) mod words;
+pub mod tokens;
+mod translator;
 
 use std::sync::Arc;
 
 use crate::recogniser::primary;
-use crate::runtime::{Runtime, RuntimeError};
-pub(crate) use model::Seq2SeqPack;
-pub use model::{Seq2SeqTranslation, Seq2SeqTranslator};
 pub use pool::{TranslationConfig, TranslationEngine, TranslationStats};
+pub use translator::{Translation, Translator, TranslatorError};
 
 /// Longest text of one call, characters: models look at a few hundred words.
 pub const MAX_TEXT_CHARS: usize = 2_000;
@@ -45,15 +43,15 @@ pub enum TranslationError {
     Busy,
     /// The model refused.
     #[error("the translation model cannot be run: {0}")]
-    Runtime(Arc<RuntimeError>),
+    Translator(Arc<TranslatorError>),
     /// A thread could not be started, or ended.
     #[error("the translation threads do not run: {0}")]
     Thread(String),
 }
 
-impl From<RuntimeError> for TranslationError {
-    fn from(error: RuntimeError) -> Self {
-        Self::Runtime(Arc::new(error))
+impl From<TranslatorError> for TranslationError {
+    fn from(error: TranslatorError) -> Self {
+        Self::Translator(Arc::new(error))
     }
 }
 
@@ -75,35 +73,7 @@ impl Pair {
 
 /// The usual code of a language: two letters where it has them.
 pub(crate) fn two_letters(code: &str) -> String {
-    languages::two_letters(&primary(code)).to_owned()
-}
-
-/// An opened pack of translation: constant, shared by all threads.
-pub trait TranslationPack: Send + Sync {
-    /// Its name.
-    fn name(&self) -> &str;
-
-    /// Whether it translates this pair.
-    fn translates(&self, pair: &Pair) -> bool;
-
-    /// The languages that it translates `from` into.
-    fn targets(&self, from: &str) -> Vec<String>;
-
-    /// What it translates, in words (`en to de`, `any of 100 languages`).
-    fn pairs(&self) -> String;
-
-    /// Loads the networks for one thread and tries them.
-    ///
-    /// # Errors
-    /// [`RuntimeError`] when a network cannot be loaded or has other shapes than the pack says.
-    fn load(&self, runtime: &dyn Runtime) -> Result<Box<dyn Translator>, RuntimeError>;
-}
-
-/// The networks of a translation pack on one thread.
-pub trait Translator: Send {
-    /// Translates texts of one pair, in order; an empty text stays empty.
-    ///
-    /// # Errors
-    /// [`RuntimeError`] when a network cannot be run.
-    fn translate(&mut self, texts: &[&str], pair: &Pair) -> Result<Vec<String>, RuntimeError>;
+    let names = languages::names(code);
+    let short = names.iter().find(|name| name.len() == 2).cloned();
+    short.unwrap_or_else(|| primary(code))
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use auralink_ai::pack::{self, PackSource};
+use std::sync::Arc;
+
+use auralink_ai::pack::{self, PackSource, TranslationPack};
 use auralink_ai::runtime::{self, RuntimeChoice};
 use auralink_ai::scheduler::{Engine, EngineConfig};
 use auralink_ai::translation::{TranslationConfig, TranslationEngine};
@@ -40,7 +42,7 @@ pub fn start_translation(config: &AiConfig) -> Option<TranslationEngine> {
 }
 
 fn open_translation(config: &AiConfig) -> Result<TranslationEngine, String> {
-    let packs = config.translation.iter().map(|folder| pack::open_translation(folder)).collect::<Result<Vec<_>, _>>();
+    let packs = config.translation.iter().map(|folder| TranslationPack::open(folder).map(Arc::new)).collect::<Result<Vec<_>, _>>();
     let packs = packs.map_err(|error| error.to_string())?;
     let candidates = pack::onnxruntime_candidates(config.onnxruntime.as_deref());
     let (runtime, _) = runtime::open(&runtime(config.runtime, config.onnxruntime.clone()), &candidates).map_err(|e| e.to_string())?;

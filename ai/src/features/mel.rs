@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{FeatureSpec, MelNorm};
+use super::MelNorm;
 
 /// Formulas from hertz to mel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -32,27 +32,42 @@ impl MelScale {
     }
 }
 
-/// Per filter: the first bin with weight, and the weights from there on.
-pub(super) fn filters(spec: &FeatureSpec) -> Vec<(usize, Vec<f32>)> {
-    let scale = spec.mel_scale;
-    let (low, high) = (scale.to_mel(f64::from(spec.f_min)), scale.to_mel(f64::from(spec.f_max)));
-    let edge = |index: usize| scale.to_hertz(low + (high - low) * index as f64 / (spec.n_mels + 1) as f64);
-    let bin_hertz = f64::from(spec.sample_rate) / spec.fft_length as f64;
-    (0..spec.n_mels)
-        .map(|index| {
-            let (left, centre, right) = (edge(index), edge(index + 1), edge(index + 2));
-            let height = match spec.mel_norm {
-                MelNorm::None => 1.0,
-                MelNorm::Slaney => 2.0 / (right - left),
-            };
-            let weight = |bin: usize| {
-                let hertz = bin as f64 * bin_hertz;
-                (((hertz - left) / (centre - left)).min((right - hertz) / (right - centre)).max(0.0) * height) as f32
-            };
-            let weights: Vec<f32> = (0..=spec.fft_length / 2).map(weight).collect();
-            let first = weights.iter().position(|&w| w > 0.0).unwrap_or(0);
-            let last = weights.iter().rposition(|&w| w > 0.0).unwrap_or(0);
-            (first, weights[first..=last].to_vec())
-        })
-        .collect()
+/// Triangles over the bins of a spectrum.
+pub(super) struct Triangles {
+    pub scale: MelScale,
+    pub norm: MelNorm,
+    /// Hertz.
+    pub sample_rate: u32,
+    pub fft_length: usize,
+    pub count: usize,
+    /// Hertz.
+    pub f_min: f32,
+    /// Hertz.
+    pub f_max: f32,
+}
+
+impl Triangles {
+    /// Per filter: the first bin with weight, and the weights from there on.
+    pub(super) fn weights(&self) -> Vec<(usize, Vec<f32>)> {
+        let (low, high) = (self.scale.to_mel(f64::from(self.f_min)), self.scale.to_mel(f64::from(self.f_max)));
+        let edge = |index: usize| self.scale.to_hertz(low + (high - low) * index as f64 / (self.count + 1) as f64);
+        let bin_hertz = f64::from(self.sample_rate) / self.fft_length as f64;
+        (0..self.count)
+            .map(|index| {
+                let (left, centre, right) = (edge(index), edge(index + 1), edge(index + 2));
+                let height = match self.norm {
+                    MelNorm::None => 1.0,
+                    MelNorm::Slaney => 2.0 / (right - left),
+                };
+                let weight = |bin: usize| {
+                    let hertz = bin as f64 * bin_hertz;
+                    (((hertz - left) / (centre - left)).min((right - hertz) / (right - centre)).max(0.0) * height) as f32
+                };
+                let weights: Vec<f32> = (0..=self.fft_length / 2).map(weight).collect();
+                let first = weights.iter().position(|&w| w > 0.0).unwrap_or(0);
+                let last = weights.iter().rposition(|&w| w > 0.0).unwrap_or(0);
+                (first, weights[first..=last].to_vec())
+            })
+            .collect()
+    }
 }

@@ -1,263 +1,291 @@
-//! A decoder exported by Optimum, with its cache: one network for all steps (merged), or one for the first and one for the others.
+//! Decoders with a cache in Optimum's two forms: one merged graph with a branch for each case, or a pair of graphs.
 //!
-//! Tensors: `input_ids [B, T]`, `encoder_hidden_states [B, S, d]`, `encoder_attention_mask [B, S]` where the family has it,
-//! `past_key_values.{i}.{decoder|encoder}.{key|value} [B, H, P, D]`, `use_cache_branch [1]` (merged) -> `logits [B, T, V]`,
-//! `present.{i}...`. Rules: bound by name; the encoder's keys and values are those of the first step; no cache is copied but to put its
-//! rows into another order.
+//! Rule: tensors are found by name at load time, and a graph that wants anything else is refused then. The first run makes keys and values of
+//! the encoder's output; later runs are given the same ones again and make only those of the new tokens.
 
 use std::borrow::Cow;
 
-use crate::runtime::{Model, RuntimeError, Tensor, Value};
+use super::cache::Memory;
+use crate::runtime::{Element, Model, ModelFile, Runtime, RuntimeError, Tensor, TensorInfo, Value};
 
-/// What an encoder made of its input.
+/// What a decoder looks at: the output of an encoder.
 #[derive(Debug, Clone)]
-pub struct Encoded {
-    /// `[B, S, d]`.
+pub struct Source {
+    /// `[rows, frames, width]`.
     pub hidden: Value,
-    /// `[B, S]`, 1 for what counts; for families that have it.
+    /// `[rows, frames]` of 1 and 0, for decoders that take it.
     pub mask: Option<Value>,
 }
 
-impl Encoded {
-    /// Rows in another order, or several times.
-    pub fn gather(&self, rows: &[usize]) -> Result<Self, RuntimeError> {
-        Ok(Self { hidden: gather(&self.hidden, rows)?, mask: self.mask.as_ref().map(|mask| gather(mask, rows)).transpose()? })
-    }
-}
-
-/// Keys and values of the steps so far.
+/// A decoder's files.
 #[derive(Debug, Clone)]
-pub struct Cache {
-    /// For each layer: key and value.
-    decoder: Vec<[Value; 2]>,
-    encoder: Vec<[Value; 2]>,
-    rows: usize,
+pub enum DecoderFiles {
+    /// `decoder_model_merged.onnx`.
+    Merged(ModelFile),
+    /// `decoder_model.onnx` and `decoder_with_past_model.onnx`.
+    Split(ModelFile, ModelFile),
 }
 
-impl Cache {
-    /// Sequences in it.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Rows in another order, or several times. `same_input`: each row goes to a sequence of the same encoder's input, so that only what
-    /// was generated moves.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Run`] for a row that is not there.
-    pub fn gather(&mut self, rows: &[usize], same_input: bool) -> Result<(), RuntimeError> {
-        let in_place = rows.len() == self.rows && rows.iter().enumerate().all(|(index, row)| index == *row);
-        if in_place {
-            return Ok(());
-        }
-        for pair in &mut self.decoder {
-            *pair = [gather(&pair[0], rows)?, gather(&pair[1], rows)?];
-        }
-        if !same_input || rows.len() != self.rows {
-            for pair in &mut self.encoder {
-                *pair = [gather(&pair[0], rows)?, gather(&pair[1], rows)?];
-            }
-        }
-        self.rows = rows.len();
-        Ok(())
-    }
+/// The shapes of a decoder's attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecoderShape {
+    /// Layers.
+    pub layers: usize,
+    /// Heads of a layer's attention.
+    pub heads: usize,
+    /// Width of a head.
+    pub head: usize,
+    /// Tokens.
+    pub vocabulary: usize,
 }
 
-/// Rows of a tensor along its first axis.
-fn gather(value: &Value, rows: &[usize]) -> Result<Value, RuntimeError> {
-    let (&count, rest) = value.shape().split_first().ok_or_else(|| wrong("a cache without rows".to_owned()))?;
-    if let Some(row) = rows.iter().find(|row| **row >= count) {
-        return Err(wrong(format!("row {row} of {count}")));
-    }
-    let size: usize = rest.iter().product();
-    let shape: Vec<usize> = std::iter::once(rows.len()).chain(rest.iter().copied()).collect();
-    if let Some(elements) = value.i64() {
-        let elements: Cow<'_, [i64]> = elements;
-        return Ok(Tensor::i64(shape, rows.iter().flat_map(|row| &elements[row * size..(row + 1) * size]).copied().collect()).into());
-    }
-    let elements = value.f32().ok_or_else(|| wrong("a cache that is neither of floats nor of integers".to_owned()))?;
-    let mut gathered = Vec::with_capacity(rows.len() * size);
-    rows.iter().for_each(|row| gathered.extend_from_slice(&elements[row * size..(row + 1) * size]));
-    Ok(Tensor::f32(shape, gathered).into())
+/// One run's answer.
+pub struct Step {
+    /// `[rows, tokens, vocabulary]`.
+    pub logits: Value,
+    /// Cross attention of each layer, `[rows, heads, tokens, frames]`, when it was asked for.
+    pub attentions: Vec<Value>,
 }
 
-fn wrong(reason: String) -> RuntimeError {
-    RuntimeError::Run { runtime: "the decoder", reason }
+/// Logits in host memory.
+pub(super) fn floats(logits: &Value) -> Result<Cow<'_, [f32]>, RuntimeError> {
+    logits.f32().ok_or_else(|| refused("`logits` are no floats"))
 }
 
-/// The names of one layer's tensors.
-struct Layer {
-    /// Key and value, as inputs.
-    past: [String; 2],
-    /// Key and value, as outputs.
-    present: [String; 2],
+pub(super) fn refused(reason: impl ToString) -> RuntimeError {
+    RuntimeError::Run { runtime: "the decoder", reason: reason.to_string() }
 }
 
-impl Layer {
-    fn new(index: usize, side: &str) -> Self {
-        let name = |prefix: &str, what: &str| format!("{prefix}.{index}.{side}.{what}");
-        Self {
-            past: ["key", "value"].map(|what| name("past_key_values", what)),
-            present: ["key", "value"].map(|what| name("present", what)),
-        }
-    }
+/// A graph, and which of the inputs that it may have it has.
+struct Graph {
+    model: Box<dyn Model>,
+    takes_hidden: bool,
+    takes_mask: bool,
+    takes_branch: bool,
 }
 
-/// A decoder on one thread.
-pub struct Decoder {
-    first: Box<dyn Model>,
-    /// The network of later steps; without it `first` is merged and does them too.
-    later: Option<Box<dyn Model>>,
-    decoder: Vec<Layer>,
-    encoder: Vec<Layer>,
-    /// Heads and their size, for the empty cache of a merged network.
-    heads: [usize; 2],
-    has_mask: bool,
-    later_has_hidden: bool,
-    vocabulary: usize,
+/// A loaded decoder.
+pub struct CachedDecoder {
+    first: Graph,
+    /// The second graph of a pair.
+    next: Option<Graph>,
+    shape: DecoderShape,
+    names: Names,
+    attentions: bool,
+    /// Whether the graph takes one source for many rows: found at the first try.
+    shares_source: bool,
 }
 
-impl Decoder {
-    /// A merged network, or with `later` the two of a split one. `vocabulary`: tokens; `heads`: of the decoder and their size, which the
-    /// networks may leave open.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Load`] naming the tensor that is missing or has another shape.
-    pub fn new(first: Box<dyn Model>, later: Option<Box<dyn Model>>, vocabulary: usize, heads: [usize; 2]) -> Result<Self, RuntimeError> {
-        let outputs = |side: &str| {
-            let name = |index: usize| format!("present.{index}.{side}.key");
-            (0..).take_while(|&index| first.outputs().iter().any(|output| output.name == name(index))).count()
+/// Names of a layer's four tensors, all layers after one another: keys and values of the decoder, then of the encoder.
+struct Names {
+    past: Vec<[String; 2]>,
+    past_encoder: Vec<[String; 2]>,
+    present: Vec<[String; 2]>,
+    present_encoder: Vec<[String; 2]>,
+    attentions: Vec<String>,
+}
+
+impl Names {
+    fn new(layers: usize) -> Self {
+        let pairs = |prefix: &str, side: &str| {
+            (0..layers).map(|layer| ["key", "value"].map(|part| format!("{prefix}.{layer}.{side}.{part}"))).collect::<Vec<_>>()
         };
-        let layers = outputs("decoder");
-        let lacks = |reason: String| RuntimeError::Load { runtime: "the decoder", reason };
-        if layers == 0 {
-            return Err(lacks("it has no output `present.0.decoder.key`: export it with the task `...-with-past`".to_owned()));
+        Self {
+            past: pairs("past_key_values", "decoder"),
+            past_encoder: pairs("past_key_values", "encoder"),
+            present: pairs("present", "decoder"),
+            present_encoder: pairs("present", "encoder"),
+            attentions: (0..layers).map(|layer| format!("cross_attentions.{layer}")).collect(),
         }
-        if outputs("encoder") != layers {
-            return Err(lacks(format!("it gives the keys of {layers} layers of its own and of {} of the encoder's", outputs("encoder"))));
-        }
-        let sides = |side: &str| (0..layers).map(|index| Layer::new(index, side)).collect::<Vec<_>>();
-        let has = |model: &dyn Model, name: &str| model.inputs().iter().any(|input| input.name == name);
-        let repeating: &dyn Model = later.as_deref().unwrap_or(&*first);
-        let (decoder, encoder) = (sides("decoder"), sides("encoder"));
-        for name in decoder.iter().chain(&encoder).flat_map(|layer| &layer.past) {
-            if !has(repeating, name) {
-                return Err(lacks(format!("the network of later steps has no input `{name}`")));
+    }
+}
+
+impl CachedDecoder {
+    /// Loads a decoder and checks that it is one of `shape`. With `attentions`, those are made too, if the graph gives them.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] with the input or output that is missing, unknown, or of another shape.
+    pub fn load(runtime: &dyn Runtime, files: &DecoderFiles, shape: DecoderShape, attentions: bool) -> Result<Self, RuntimeError> {
+        let names = Names::new(shape.layers);
+        let (first, next) = match files {
+            DecoderFiles::Merged(file) => (Graph::load(runtime, file, "decoder_model_merged.onnx")?, None),
+            DecoderFiles::Split(first, next) => {
+                let first = Graph::load(runtime, first, "decoder_model.onnx")?;
+                (first, Some(Graph::load(runtime, next, "decoder_with_past_model.onnx")?))
             }
+        };
+        let has = |graph: &Graph, name: &String| graph.model.outputs().iter().any(|output| output.name == *name);
+        let all = |graph: &Graph| names.attentions.iter().all(|name| has(graph, name));
+        let attentions = attentions && all(&first) && next.as_ref().is_none_or(all);
+        let decoder = Self { first, next, shape, names, attentions, shares_source: true };
+        decoder.check()?;
+        Ok(decoder)
+    }
+
+    /// Whether the cross attentions are made.
+    pub fn gives_attentions(&self) -> bool {
+        self.attentions
+    }
+
+    /// Its shapes.
+    pub fn shape(&self) -> DecoderShape {
+        self.shape
+    }
+
+    fn check(&self) -> Result<(), RuntimeError> {
+        let flat = |pairs: &[[String; 2]]| pairs.iter().flatten().cloned().collect::<Vec<_>>();
+        let (past, past_encoder) = (flat(&self.names.past), flat(&self.names.past_encoder));
+        let (present, present_encoder) = (flat(&self.names.present), flat(&self.names.present_encoder));
+        let both = [past.clone(), past_encoder].concat();
+        let DecoderShape { heads, head, vocabulary, .. } = self.shape;
+        let key = [None, Some(heads), None, Some(head)];
+        let logits = [None, None, Some(vocabulary)];
+        let cached = self.next.as_ref().unwrap_or(&self.first);
+        cached.wants(&both, &key)?;
+        cached.gives(&present, &key)?;
+        self.first.gives(&present, &key)?;
+        self.first.gives(&present_encoder, &key)?;
+        for graph in [Some(&self.first), self.next.as_ref()].into_iter().flatten() {
+            graph.gives(&["logits".to_owned()], &logits)?;
         }
-        if later.is_none() && !has(&*first, "use_cache_branch") {
-            return Err(lacks(
-                "it has no input `use_cache_branch`, so it is not merged; the file `decoder_with_past_model.onnx` is missing".to_owned(),
+        match &self.next {
+            None if !self.first.takes_branch => Err(refused("the merged decoder has no input `use_cache_branch`")),
+            _ if !self.first.takes_hidden => Err(refused("the decoder has no input `encoder_hidden_states`")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs the prompts of `rows` rows (their tokens one row after another).
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the graph refuses.
+    pub fn begin(&mut self, source: &Source, tokens: &[u32], rows: usize) -> Result<(Memory, Step), RuntimeError> {
+        let shape = [rows, tokens.len() / rows.max(1)];
+        let mut inputs = vec![("input_ids", Tensor::i64(shape, tokens.iter().map(|&id| i64::from(id)).collect()).into())];
+        if self.first.takes_mask {
+            inputs.push((
+                "encoder_attention_mask",
+                source.mask.clone().ok_or_else(|| refused("the decoder takes a mask, and there is none"))?,
             ));
         }
-        let declared = |axis: usize| {
-            let past = repeating.inputs().iter().find(|input| input.name == decoder[0].past[0]);
-            past.and_then(|input| input.shape.get(axis).copied().flatten())
-        };
-        let heads = [declared(1).unwrap_or(heads[0]), declared(3).unwrap_or(heads[1])];
-        let has_mask = has(&*first, "encoder_attention_mask");
-        let later_has_hidden = later.as_deref().is_none_or(|later| has(later, "encoder_hidden_states"));
-        Ok(Self { first, later, decoder, encoder, heads, has_mask, later_has_hidden, vocabulary })
-    }
-
-    /// Tokens of the vocabulary.
-    pub fn vocabulary(&self) -> usize {
-        self.vocabulary
-    }
-
-    /// The first step: `tokens [rows, length]` after nothing. The logits of each row's last token, `[rows, vocabulary]`.
-    ///
-    /// # Errors
-    /// [`RuntimeError`] when the network cannot be run or gives other shapes.
-    pub fn begin(&mut self, tokens: &[i64], rows: usize, encoded: &Encoded) -> Result<(Vec<f32>, Cache), RuntimeError> {
-        let mut inputs = inputs(tokens, rows, encoded, self.has_mask, true)?;
-        if self.later.is_none() {
-            let [heads, size] = self.heads;
-            let empty = Value::from(Tensor::f32([rows, heads, 0, size], Vec::new()));
-            for name in self.decoder.iter().chain(&self.encoder).flat_map(|layer| &layer.past) {
-                inputs.push((name, empty.clone()));
-            }
+        inputs.push(("encoder_hidden_states", source.hidden.clone()));
+        if self.first.takes_branch {
+            let nothing: Value = Tensor::f32([rows, self.shape.heads, 0, self.shape.head], Vec::new()).into();
+            let pasts = self.names.past.iter().chain(&self.names.past_encoder).flatten();
+            inputs.extend(pasts.map(|name| (name.as_str(), nothing.clone())));
             inputs.push(("use_cache_branch", Tensor::bool([1], vec![false]).into()));
         }
-        let names = output_names(self.decoder.iter().chain(&self.encoder));
-        let mut given = self.first.run(inputs, &names)?.into_iter();
-        let logits = last_logits(given.next(), rows, self.vocabulary)?;
-        let mut pairs = pairs(given)?;
-        let encoder = pairs.split_off(self.decoder.len());
-        Ok((logits, Cache { decoder: pairs, encoder, rows }))
+        let mut wanted = vec!["logits"];
+        wanted.extend(self.names.present.iter().chain(&self.names.present_encoder).flatten().map(String::as_str));
+        if self.attentions {
+            wanted.extend(self.names.attentions.iter().map(String::as_str));
+        }
+        let mut made = self.first.model.run(inputs, &wanted)?.into_iter();
+        let logits = made.next().ok_or_else(|| refused("there are no logits"))?;
+        let keys: Vec<Value> = made.by_ref().take(2 * self.shape.layers).collect();
+        let encoder: Vec<Value> = made.by_ref().take(2 * self.shape.layers).collect();
+        let memory = Memory::new(keys, encoder, source.clone(), rows);
+        Ok((memory, Step { logits, attentions: made.collect() }))
     }
 
-    /// A later step: `tokens [rows, length]` after what is in the cache. The logits of each row's last token, `[rows, vocabulary]`.
+    /// Runs one more token of each row of the memory, which grows by it.
     ///
     /// # Errors
-    /// [`RuntimeError`] when the network cannot be run or gives other shapes; the cache is as it was.
-    pub fn step(&mut self, tokens: &[i64], encoded: &Encoded, cache: &mut Cache) -> Result<Vec<f32>, RuntimeError> {
-        let rows = cache.rows;
-        let mut inputs = inputs(tokens, rows, encoded, self.has_mask, self.later_has_hidden)?;
-        for (layers, pairs) in [(&self.decoder, &cache.decoder), (&self.encoder, &cache.encoder)] {
-            for (layer, pair) in layers.iter().zip(pairs) {
-                inputs.push((&layer.past[0], pair[0].clone()));
-                inputs.push((&layer.past[1], pair[1].clone()));
-            }
+    /// [`RuntimeError`] when the graph refuses; the memory is as before then.
+    pub fn step(&mut self, memory: &mut Memory, tokens: &[u32]) -> Result<Step, RuntimeError> {
+        if memory.is_shared() && !self.shares_source {
+            memory.unshare()?;
         }
-        if self.later.is_none() {
+        match self.try_step(memory, tokens) {
+            Err(_) if memory.is_shared() => {
+                self.shares_source = false;
+                memory.unshare()?;
+                self.try_step(memory, tokens)
+            }
+            tried => tried,
+        }
+    }
+
+    fn try_step(&mut self, memory: &mut Memory, tokens: &[u32]) -> Result<Step, RuntimeError> {
+        let graph = self.next.as_mut().unwrap_or(&mut self.first);
+        let ids = tokens.iter().map(|&id| i64::from(id)).collect();
+        let mut inputs = vec![("input_ids", Tensor::i64([tokens.len(), 1], ids).into())];
+        if graph.takes_mask {
+            let mask = memory.source.mask.clone();
+            inputs.push(("encoder_attention_mask", mask.ok_or_else(|| refused("the decoder takes a mask, and there is none"))?));
+        }
+        if graph.takes_hidden {
+            inputs.push(("encoder_hidden_states", memory.source.hidden.clone()));
+        }
+        inputs.extend(self.names.past.iter().flatten().zip(&memory.keys).map(|(name, value)| (name.as_str(), value.clone())));
+        inputs.extend(self.names.past_encoder.iter().flatten().zip(&memory.encoder).map(|(name, value)| (name.as_str(), value.clone())));
+        if graph.takes_branch {
             inputs.push(("use_cache_branch", Tensor::bool([1], vec![true]).into()));
         }
-        let names = output_names(self.decoder.iter());
-        let model = self.later.as_mut().unwrap_or(&mut self.first);
-        let mut given = model.run(inputs, &names)?.into_iter();
-        let logits = last_logits(given.next(), rows, self.vocabulary)?;
-        cache.decoder = pairs(given)?;
-        Ok(logits)
+        let mut wanted = vec!["logits"];
+        wanted.extend(self.names.present.iter().flatten().map(String::as_str));
+        if self.attentions {
+            wanted.extend(self.names.attentions.iter().map(String::as_str));
+        }
+        let mut made = graph.model.run(inputs, &wanted)?.into_iter();
+        let logits = made.next().ok_or_else(|| refused("there are no logits"))?;
+        if logits.shape().first() != Some(&tokens.len()) {
+            return Err(refused(format!("{} rows went in, `logits` has the shape {:?}", tokens.len(), logits.shape())));
+        }
+        memory.keys = made.by_ref().take(2 * self.shape.layers).collect();
+        Ok(Step { logits, attentions: made.collect() })
     }
 }
 
-fn inputs<'a>(
-    tokens: &[i64],
-    rows: usize,
-    encoded: &Encoded,
-    has_mask: bool,
-    has_hidden: bool,
-) -> Result<Vec<(&'a str, Value)>, RuntimeError> {
-    if rows == 0 || tokens.is_empty() || !tokens.len().is_multiple_of(rows) {
-        return Err(wrong(format!("{} tokens for {rows} rows", tokens.len())));
+impl Graph {
+    fn load(runtime: &dyn Runtime, file: &ModelFile, name: &str) -> Result<Self, RuntimeError> {
+        let model = runtime.load(file).map_err(|error| match error {
+            RuntimeError::Load { runtime, reason } => RuntimeError::Load { runtime, reason: format!("{name}: {reason}") },
+            other => other,
+        })?;
+        let takes = |wanted: &str| model.inputs().iter().any(|input| input.name == wanted);
+        let known = ["input_ids", "encoder_hidden_states", "encoder_attention_mask", "use_cache_branch"];
+        let strange = |input: &&TensorInfo| !known.contains(&input.name.as_str()) && !input.name.starts_with("past_key_values.");
+        if let Some(input) = model.inputs().iter().find(strange) {
+            return Err(refused(format!("{name} has an input `{}`, which is not known", input.name)));
+        }
+        if !takes("input_ids") {
+            return Err(refused(format!("{name} has no input `input_ids`")));
+        }
+        let (takes_hidden, takes_mask) = (takes("encoder_hidden_states"), takes("encoder_attention_mask"));
+        let takes_branch = takes("use_cache_branch");
+        Ok(Self { model, takes_hidden, takes_mask, takes_branch })
     }
-    let mut inputs = vec![("input_ids", Tensor::i64([rows, tokens.len() / rows], tokens.to_vec()).into())];
-    if has_hidden {
-        inputs.push(("encoder_hidden_states", encoded.hidden.clone()));
+
+    /// Whether the graph has exactly the inputs `past_key_values...` that are named, in that shape.
+    fn wants(&self, names: &[String], shape: &[Option<usize>]) -> Result<(), RuntimeError> {
+        let inputs = self.model.inputs();
+        fits(inputs, "input", names, shape)?;
+        let other = |input: &&TensorInfo| input.name.starts_with("past_key_values.") && !names.contains(&input.name);
+        match inputs.iter().find(other) {
+            Some(input) => Err(refused(format!("the graph has an input `{}`: config.json says fewer layers", input.name))),
+            None => Ok(()),
+        }
     }
-    if has_mask {
-        let mask = encoded.mask.clone().ok_or_else(|| wrong("it needs an attention mask".to_owned()))?;
-        inputs.push(("encoder_attention_mask", mask));
+
+    fn gives(&self, names: &[String], shape: &[Option<usize>]) -> Result<(), RuntimeError> {
+        fits(self.model.outputs(), "output", names, shape)
     }
-    Ok(inputs)
 }
 
-fn output_names<'a>(layers: impl Iterator<Item = &'a Layer>) -> Vec<&'a str> {
-    std::iter::once("logits").chain(layers.flat_map(|layer| layer.present.iter().map(String::as_str))).collect()
-}
-
-fn pairs(mut values: impl Iterator<Item = Value>) -> Result<Vec<[Value; 2]>, RuntimeError> {
-    let mut pairs = Vec::new();
-    while let Some(key) = values.next() {
-        pairs.push([key, values.next().ok_or_else(|| wrong("a key without a value".to_owned()))?]);
+fn fits(infos: &[TensorInfo], side: &str, names: &[String], shape: &[Option<usize>]) -> Result<(), RuntimeError> {
+    for name in names {
+        let info = infos.iter().find(|info| info.name == *name);
+        let info = info.ok_or_else(|| refused(format!("the graph has no {side} `{name}`, which config.json leads to expect")))?;
+        let differs = |(own, wanted): (&Option<usize>, &Option<usize>)| own.is_some() && wanted.is_some() && own != wanted;
+        // Engines that do not know a shape say none.
+        let known = info.shape.len() == shape.len();
+        if !matches!(info.element, Element::F32 | Element::F16) || (known && info.shape.iter().zip(shape).any(differs)) {
+            return Err(refused(format!(
+                "{side} `{name}` is {:?} {:?}; floats {shape:?} are expected by config.json",
+                info.element, info.shape
+            )));
+        }
     }
-    Ok(pairs)
-}
-
-fn last_logits(logits: Option<Value>, rows: usize, vocabulary: usize) -> Result<Vec<f32>, RuntimeError> {
-    let logits = logits.ok_or_else(|| wrong("it gave no logits".to_owned()))?;
-    let shape = logits.shape().to_vec();
-    let [given_rows, length, width] = shape[..] else { return Err(wrong(format!("its logits have the shape {shape:?}"))) };
-    if given_rows != rows || length == 0 || width != vocabulary {
-        return Err(wrong(format!(
-            "its logits have the shape {shape:?}: {rows} rows of {vocabulary} tokens are needed (is the tokenizer another model's?)"
-        )));
-    }
-    let elements = logits.f32().ok_or_else(|| wrong("its logits are no floats".to_owned()))?;
-    if length == 1 {
-        return Ok(elements.into_owned());
-    }
-    let row = length * width;
-    Ok((0..rows).flat_map(|index| &elements[(index + 1) * row - width..(index + 1) * row]).copied().collect())
+    Ok(())
 }

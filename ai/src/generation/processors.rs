@@ -1,114 +1,182 @@
-//! What may come next: scores of tokens changed by what came before, in the order of transformers' `LogitsProcessorList`.
+//! What forbids and forces tokens before one is chosen: the logits processors of `transformers`, with their names.
+//!
+//! Rule: each takes the tokens so far, the prompt included, and changes the scores in place; their order is the caller's.
 
-use super::GenerationConfig;
+use std::sync::Arc;
 
-/// Changes the scores of the next token of one sequence. `tokens` are those of the sequence so far, the decoder's start included;
-/// `scores` has one value for each token of the vocabulary.
-pub trait LogitsProcessor {
-    /// Changes `scores`.
-    fn process(&self, tokens: &[i64], scores: &mut [f32]);
+use super::scores::log_softmax;
+
+/// Changes scores (logits, or logarithms of probabilities in a beam search).
+pub trait Processor: Send + Sync {
+    /// `tokens` so far, the prompt included; a score for each token of the vocabulary.
+    fn process(&self, tokens: &[u32], scores: &mut [f32]);
 }
 
-impl LogitsProcessor for GenerationConfig {
-    fn process(&self, tokens: &[i64], scores: &mut [f32]) {
-        no_repeated_ngram(self.no_repeat_ngram_size, tokens, scores);
-        no_bad_words(&self.bad_words_ids, &self.eos_token_ids, tokens, scores);
-        if let Some(forced) = self.forced_bos_token_id.filter(|_| tokens.len() == 1) {
-            force(&[forced], scores);
-        }
-        if let Some(forced) = self.forced_eos_token_id.filter(|_| tokens.len() + 1 == self.max_length) {
-            force(&[forced], scores);
-        }
-        suppress(&self.suppress_tokens, scores);
-        if self.renormalize_logits {
-            log_softmax(scores);
-        }
+fn forbid(scores: &mut [f32], token: u32) {
+    if let Some(score) = scores.get_mut(token as usize) {
+        *score = f32::NEG_INFINITY;
     }
 }
 
-/// Only these tokens can come, each with the score zero.
-pub fn force(allowed: &[i64], scores: &mut [f32]) {
+fn force(scores: &mut [f32], token: u32) {
     scores.fill(f32::NEG_INFINITY);
-    for &token in allowed {
-        if let Some(score) = usize::try_from(token).ok().and_then(|token| scores.get_mut(token)) {
-            *score = 0.0;
+    if let Some(score) = scores.get_mut(token as usize) {
+        *score = 0.0;
+    }
+}
+
+/// These never.
+pub struct SuppressTokens(pub Arc<[u32]>);
+
+impl Processor for SuppressTokens {
+    fn process(&self, _: &[u32], scores: &mut [f32]) {
+        self.0.iter().for_each(|&token| forbid(scores, token));
+    }
+}
+
+/// These not as the first token after the prompt.
+pub struct SuppressTokensAtBegin {
+    /// The tokens.
+    pub tokens: Arc<[u32]>,
+    /// Length of the prompt.
+    pub begin: usize,
+}
+
+impl Processor for SuppressTokensAtBegin {
+    fn process(&self, tokens: &[u32], scores: &mut [f32]) {
+        if tokens.len() == self.begin {
+            self.tokens.iter().for_each(|&token| forbid(scores, token));
         }
     }
 }
 
-/// These tokens cannot come.
-pub fn suppress(tokens: &[i64], scores: &mut [f32]) {
-    for &token in tokens {
-        if let Some(score) = usize::try_from(token).ok().and_then(|token| scores.get_mut(token)) {
-            *score = f32::NEG_INFINITY;
+/// What was said already is less likely: positive scores are divided, negative ones multiplied.
+pub struct RepetitionPenalty(pub f32);
+
+impl Processor for RepetitionPenalty {
+    fn process(&self, tokens: &[u32], scores: &mut [f32]) {
+        let mut said = tokens.to_vec();
+        said.sort_unstable();
+        said.dedup();
+        for token in said {
+            if let Some(score) = scores.get_mut(token as usize) {
+                *score = if *score < 0.0 { *score * self.0 } else { *score / self.0 };
+            }
         }
     }
 }
 
-/// No row of `size` tokens comes twice.
-fn no_repeated_ngram(size: usize, tokens: &[i64], scores: &mut [f32]) {
-    if size == 0 || tokens.len() + 1 < size {
-        return;
-    }
-    let last = &tokens[tokens.len() + 1 - size..];
-    let banned: Vec<i64> = tokens.windows(size).filter(|row| row[..size - 1] == *last).map(|row| row[size - 1]).collect();
-    suppress(&banned, scores);
-}
+/// No so many tokens in a row that came before, the prompt included.
+pub struct NoRepeatNGram(pub usize);
 
-/// None of these rows of tokens comes; one that is nothing but the end of a sequence is no bad word.
-fn no_bad_words(words: &[Vec<i64>], ends: &[i64], tokens: &[i64], scores: &mut [f32]) {
-    for word in words {
-        let Some((&last, before)) = word.split_last() else { continue };
-        let is_end = before.is_empty() && ends.contains(&last);
-        if !is_end && word.len() <= tokens.len() + 1 && tokens.ends_with(before) {
-            suppress(&[last], scores);
+impl Processor for NoRepeatNGram {
+    fn process(&self, tokens: &[u32], scores: &mut [f32]) {
+        let size = self.0;
+        if size == 0 || tokens.len() + 1 < size {
+            return;
+        }
+        let begun = &tokens[tokens.len() + 1 - size..];
+        for before in tokens.windows(size).filter(|before| before[..size - 1] == *begun) {
+            forbid(scores, before[size - 1]);
         }
     }
 }
 
-/// Logarithms of probabilities, in place: `x - ln(sum(exp(x)))`.
-pub fn log_softmax(scores: &mut [f32]) {
-    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if !highest.is_finite() {
-        return;
+/// None of these words, each a sequence of tokens.
+pub struct NoBadWords(pub Vec<Vec<u32>>);
+
+impl Processor for NoBadWords {
+    fn process(&self, tokens: &[u32], scores: &mut [f32]) {
+        for word in &self.0 {
+            let Some((&last, before)) = word.split_last() else { continue };
+            if tokens.len() > before.len().saturating_sub(1) && tokens.ends_with(before) {
+                forbid(scores, last);
+            }
+        }
     }
-    let sum: f32 = scores.iter().map(|score| (score - highest).exp()).sum();
-    let norm = highest + sum.ln();
-    scores.iter_mut().for_each(|score| *score -= norm);
+}
+
+/// The end not before so many tokens, the prompt included.
+pub struct MinLength {
+    /// So many.
+    pub length: usize,
+    /// The tokens that end.
+    pub eos: Vec<u32>,
+}
+
+impl Processor for MinLength {
+    fn process(&self, tokens: &[u32], scores: &mut [f32]) {
+        if tokens.len() < self.length {
+            self.eos.iter().for_each(|&token| forbid(scores, token));
+        }
+    }
+}
+
+/// This one after the decoder's start.
+pub struct ForcedBos(pub u32);
+
+impl Processor for ForcedBos {
+    fn process(&self, tokens: &[u32], scores: &mut [f32]) {
+        if tokens.len() == 1 {
+            force(scores, self.0);
+        }
+    }
+}
+
+/// This one at the greatest length.
+pub struct ForcedEos {
+    /// The token.
+    pub token: u32,
+    /// The greatest length.
+    pub max_length: usize,
+}
+
+impl Processor for ForcedEos {
+    fn process(&self, tokens: &[u32], scores: &mut [f32]) {
+        if tokens.len() + 1 == self.max_length {
+            force(scores, self.token);
+        }
+    }
+}
+
+/// Makes probabilities of what is left sum up to 1 again.
+pub struct Renormalise;
+
+impl Processor for Renormalise {
+    fn process(&self, _: &[u32], scores: &mut [f32]) {
+        log_softmax(scores);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn banned(change: impl FnOnce(&mut [f32])) -> Vec<usize> {
+    fn forbidden(processor: &dyn Processor, tokens: &[u32]) -> Vec<usize> {
         let mut scores = vec![0.0; 8];
-        change(&mut scores);
+        processor.process(tokens, &mut scores);
         (0..8).filter(|&token| scores[token] == f32::NEG_INFINITY).collect()
     }
 
     #[test]
-    fn rows_come_once() {
-        assert_eq!(banned(|scores| no_repeated_ngram(2, &[1, 2, 3, 1], scores)), [2]);
-        assert_eq!(banned(|scores| no_repeated_ngram(3, &[1, 2, 3, 1, 2], scores)), [3]);
-        assert_eq!(banned(|scores| no_repeated_ngram(1, &[5, 6], scores)), [5, 6]);
-        assert!(banned(|scores| no_repeated_ngram(3, &[1], scores)).is_empty());
+    fn n_grams_are_said_once() {
+        assert_eq!(forbidden(&NoRepeatNGram(2), &[1, 2, 3, 1]), [2]);
+        assert_eq!(forbidden(&NoRepeatNGram(3), &[1, 2, 3, 1, 2]), [3]);
+        assert_eq!(forbidden(&NoRepeatNGram(1), &[1, 2]), [1, 2]);
+        assert!(forbidden(&NoRepeatNGram(3), &[1]).is_empty());
     }
 
     #[test]
-    fn bad_words_end_before_their_last_token() {
-        let words = [vec![7], vec![1, 2], vec![0], vec![], vec![-1], vec![99]];
-        assert_eq!(banned(|scores| no_bad_words(&words, &[0], &[4, 1], scores)), [2, 7]);
-        assert_eq!(banned(|scores| no_bad_words(&words, &[0], &[4], scores)), [7]);
+    fn bad_words_are_not_finished() {
+        let bad = NoBadWords(vec![vec![7], vec![1, 2, 3]]);
+        assert_eq!(forbidden(&bad, &[0]), [7]);
+        assert_eq!(forbidden(&bad, &[1, 2]), [3, 7]);
     }
 
     #[test]
-    fn probabilities_sum_to_one_and_nothing_stays_nothing() {
-        let mut scores = [1.0, 2.0, f32::NEG_INFINITY, 30.0];
-        log_softmax(&mut scores);
-        assert!((scores.iter().map(|score| score.exp()).sum::<f32>() - 1.0).abs() < 1e-6);
-        let mut nothing = [f32::NEG_INFINITY; 3];
-        log_softmax(&mut nothing);
-        assert_eq!(nothing, [f32::NEG_INFINITY; 3]);
+    fn the_first_and_the_last_token_are_forced() {
+        assert_eq!(forbidden(&ForcedBos(3), &[0]), [0, 1, 2, 4, 5, 6, 7]);
+        assert!(forbidden(&ForcedBos(3), &[0, 3]).is_empty());
+        assert_eq!(forbidden(&ForcedEos { token: 2, max_length: 4 }, &[0, 3, 1]), [0, 1, 3, 4, 5, 6, 7]);
     }
 }

@@ -1,180 +1,264 @@
-//! Packs of translation in Optimum's layout: `config.json`, `generation_config.json`, `encoder_model.onnx` and the decoder, merged or
-//! split, in the folder or in `onnx/` below it; and the tokenizer's files of each family (Marian: `source.spm`, `target.spm`, `vocab.json`;
-//! M2M100: `sentencepiece.bpe.model`, `vocab.json`; NLLB: `tokenizer.json`).
+//! Packs of translators in the layout of Optimum's exports: Marian (opus-mt), M2M100 and NLLB.
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
-use serde_json::Value as Json;
-use tokenizers::Tokenizer;
+use serde::Deserialize;
 
 use super::PackError;
-use super::files::{MAX_FILE_BYTES, read};
-use crate::generation::GenerationConfig;
-use crate::runtime::ModelFile;
-use crate::tokenizer::SentencePiece;
-use crate::translation::words::{M2m100, Marian, Nllb, Words, marian_targets};
-use crate::translation::{Seq2SeqPack, Seq2SeqTranslation};
+use super::files::read;
+use super::seq2seq::{DecoderConfig, EarlyStoppingValue, Ids, Seq2SeqFiles, invalid, json, json_or_default, name, tokenizer};
+use crate::generation::EarlyStopping;
+use crate::generation::decoder::DecoderShape;
+use crate::tokenizer::sentencepiece::SentencePiece;
+use crate::translation::Pair;
+use crate::translation::languages::M2M100;
+use crate::translation::tokens::{Ended, Pieces, TranslationTokens};
 
-/// The largest of the small files; vocabularies of many languages have some megabytes.
-const MAX_TEXT_BYTES: u64 = 64 << 20;
-/// Most tokens of a text, whatever a pack says: attention grows with their square.
-const MAX_TOKENS: usize = 1_024;
-/// What exporters add to the name of a network for its precision, the best first.
-const PRECISIONS: [&str; 6] = ["", "_fp16", "_quantized", "_int8", "_uint8", "_q4"];
+/// The largest SentencePiece model and vocabulary, bytes.
+const MAX_VOCABULARY_BYTES: u64 = 64 << 20;
+/// Most beams that a pack may ask for.
+const MAX_BEAMS: usize = 16;
 
-/// Opens a pack of translation.
-///
-/// # Errors
-/// [`PackError`], with the file at fault.
-pub(super) fn open(folder: &Path) -> Result<Seq2SeqTranslation, PackError> {
-    let config = json(&folder.join("config.json"))?;
-    let generation_path = folder.join("generation_config.json");
-    let generation = if generation_path.is_file() { Some(json(&generation_path)?) } else { None };
-    let invalid = |reason: String| invalid(&folder.join("config.json"), reason);
-    let generation = GenerationConfig::read(&config, generation.as_ref()).map_err(invalid)?;
-    let number = |key: &str| {
-        let value = config.get(key).and_then(Json::as_u64).and_then(|value| usize::try_from(value).ok());
-        value.filter(|value| (1..=1 << 20).contains(value)).ok_or_else(|| invalid(format!("`{key}` is missing, or no possible number")))
-    };
-    let (vocabulary, heads, width) = (number("vocab_size")?, number("decoder_attention_heads")?, number("d_model")?);
-    let words = match config.get("model_type").and_then(Json::as_str) {
-        Some("marian") => marian(folder, &generation)?,
-        Some("m2m_100") if folder.join("tokenizer.json").is_file() => nllb(folder, &generation)?,
-        Some("m2m_100") => m2m100(folder, &generation)?,
-        Some("nllb") => nllb(folder, &generation)?,
-        other => {
-            let name = other.unwrap_or("none");
-            return Err(invalid(format!("`model_type` is `{name}`: translation is read of marian (opus-mt) and m2m_100 (M2M100, NLLB)")));
-        }
-    };
-    let (decoder, later) = match network(folder, "decoder_model_merged")? {
-        Some(merged) => (merged, None),
-        None => (needed(folder, "decoder_model")?, Some(needed(folder, "decoder_with_past_model")?)),
-    };
-    Ok(Seq2SeqTranslation(Arc::new(Seq2SeqPack {
-        name: folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned()),
-        words,
-        encoder: needed(folder, "encoder_model")?,
-        decoder,
-        later,
-        generation,
-        vocabulary,
-        heads: [heads, width / heads.max(1)],
-        max_tokens: number("max_position_embeddings").unwrap_or(512).min(MAX_TOKENS),
-    })))
+/// How a pack wants its texts to be generated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TranslationDefaults {
+    /// Tokens of a translation.
+    pub max_length: usize,
+    /// Hypotheses that are followed.
+    pub beams: usize,
+    /// See [`crate::generation::GenerationOptions`].
+    pub length_penalty: f32,
+    /// See [`crate::generation::GenerationOptions`].
+    pub early_stopping: EarlyStopping,
+    /// So many tokens in a row are said once; 0: as often as they come.
+    pub no_repeat_ngram: usize,
+    /// What was said is so many times less likely; 1: it is not.
+    pub repetition_penalty: f32,
+    /// Words that are not said.
+    pub bad_words: Vec<Vec<u32>>,
+    /// The token that is said at the greatest length.
+    pub forced_eos: Option<u32>,
+    /// The first token, where it is not the target language's.
+    pub forced_bos: Option<u32>,
+    /// Whether probabilities are made to sum up to 1 after words were forbidden.
+    pub renormalise: bool,
+    /// The tokens that end.
+    pub eos: Vec<u32>,
+    /// The token that begins.
+    pub start: u32,
+    /// The token that fills up.
+    pub pad: u32,
 }
 
-fn invalid(path: &Path, reason: impl Into<String>) -> PackError {
-    PackError::Invalid { what: path.display().to_string(), reason: reason.into() }
+/// An opened pack.
+pub struct TranslationPack {
+    name: String,
+    files: Seq2SeqFiles,
+    shape: DecoderShape,
+    tokens: TranslationTokens,
+    defaults: TranslationDefaults,
+    positions: usize,
 }
 
-fn json(path: &Path) -> Result<Json, PackError> {
-    serde_json::from_slice(&read(path, MAX_TEXT_BYTES)?).map_err(|error| invalid(path, error.to_string()))
+#[derive(Deserialize)]
+struct Config {
+    model_type: String,
+    max_position_embeddings: usize,
+    #[serde(flatten)]
+    decoder: DecoderConfig,
+    #[serde(flatten)]
+    generation: Generation,
 }
 
-/// The network of a name, in the best precision that is there.
-fn network(folder: &Path, name: &str) -> Result<Option<ModelFile>, PackError> {
-    for precision in PRECISIONS {
-        for place in [folder.to_owned(), folder.join("onnx")] {
-            let path = place.join(format!("{name}{precision}.onnx"));
-            if path.is_file() {
-                return Ok(Some(ModelFile::new(read(&path, MAX_FILE_BYTES)?).with_folder(place)));
+/// What stands in `generation_config.json`, and in older packs in `config.json`.
+#[derive(Default, Deserialize)]
+struct Generation {
+    max_length: Option<usize>,
+    num_beams: Option<usize>,
+    length_penalty: Option<f32>,
+    early_stopping: Option<EarlyStoppingValue>,
+    no_repeat_ngram_size: Option<usize>,
+    repetition_penalty: Option<f32>,
+    bad_words_ids: Option<Vec<Vec<u32>>>,
+    forced_eos_token_id: Option<u32>,
+    forced_bos_token_id: Option<u32>,
+    renormalize_logits: Option<bool>,
+    eos_token_id: Option<Ids>,
+    decoder_start_token_id: Option<u32>,
+    pad_token_id: Option<u32>,
+}
+
+#[derive(Default, Deserialize)]
+struct TokenizerConfig {
+    tokenizer_class: Option<String>,
+    source_lang: Option<String>,
+    target_lang: Option<String>,
+    #[serde(default)]
+    legacy_behaviour: bool,
+    num_madeup_words: Option<usize>,
+}
+
+impl TranslationPack {
+    /// Whether it translates a pair.
+    pub fn translates(&self, pair: &Pair) -> bool {
+        self.tokens.translates(&pair.from, &pair.to)
+    }
+
+    /// The languages that it translates `from` into.
+    pub fn targets(&self, from: &str) -> Vec<String> {
+        self.tokens.targets(from)
+    }
+
+    /// What it translates, in words (`en to de`, `any of 100 languages`).
+    pub fn pairs(&self) -> String {
+        self.tokens.pairs()
+    }
+
+    /// Opens and checks a pack.
+    ///
+    /// # Errors
+    /// [`PackError`], with the file at fault.
+    pub fn open(folder: &Path) -> Result<Self, PackError> {
+        Self::open_variant(folder, None)
+    }
+
+    /// Opens a variant: the suffix of the graphs' names, such as `int8` or `fp16`.
+    ///
+    /// # Errors
+    /// As [`TranslationPack::open`].
+    pub fn open_variant(folder: &Path, variant: Option<&str>) -> Result<Self, PackError> {
+        let config: Config = json(folder, "config.json")?;
+        let shape = config.decoder.shape(folder)?;
+        let settings: TokenizerConfig = json_or_default(folder, "tokenizer_config.json")?;
+        let tokens = match config.model_type.as_str() {
+            "marian" => marian(folder, &settings)?,
+            "m2m_100" if folder.join("tokenizer.json").is_file() => nllb(folder, &settings)?,
+            "m2m_100" => m2m100(folder, &settings)?,
+            other => {
+                let reason = format!("model_type is `{other}`; translators are `marian` and `m2m_100` (NLLB is one too)");
+                return Err(invalid(folder, "config.json", reason));
             }
+        };
+        if tokens.count() > shape.vocabulary {
+            let reason = format!("it has {} tokens, the model {}: it is another model's tokenizer", tokens.count(), shape.vocabulary);
+            return Err(invalid(folder, tokens.file(), reason));
         }
-    }
-    Ok(None)
-}
-
-fn needed(folder: &Path, name: &str) -> Result<ModelFile, PackError> {
-    let missing = || PackError::Missing {
-        path: folder.join(format!("{name}.onnx")).display().to_string(),
-        reason: "neither it nor a smaller precision of it is there, here or in `onnx`".to_owned(),
-    };
-    network(folder, name)?.ok_or_else(missing)
-}
-
-fn sentencepiece(path: &Path) -> Result<SentencePiece, PackError> {
-    SentencePiece::new(&read(path, MAX_TEXT_BYTES)?).map_err(|reason| invalid(path, reason))
-}
-
-/// `vocab.json` and its pieces by id; ids go from 0 without a gap.
-fn vocabulary(path: &Path) -> Result<(HashMap<String, i64>, Vec<String>), PackError> {
-    let ids: HashMap<String, i64> =
-        serde_json::from_slice(&read(path, MAX_TEXT_BYTES)?).map_err(|error| invalid(path, error.to_string()))?;
-    let mut pieces = vec![String::new(); ids.len()];
-    for (piece, id) in &ids {
-        let place = usize::try_from(*id).ok().and_then(|id| pieces.get_mut(id));
-        *place.ok_or_else(|| invalid(path, format!("the id {id} of `{piece}` is not below {}", ids.len())))? = piece.clone();
-    }
-    Ok((ids, pieces))
-}
-
-fn token(ids: &HashMap<String, i64>, path: &Path, piece: &str) -> Result<i64, PackError> {
-    ids.get(piece).copied().ok_or_else(|| invalid(path, format!("it has no token `{piece}`: is it another model's?")))
-}
-
-fn marian(folder: &Path, generation: &GenerationConfig) -> Result<Words, PackError> {
-    let path = folder.join("vocab.json");
-    let (ids, pieces) = vocabulary(&path)?;
-    let (from, to) = marian_languages(folder)?;
-    Ok(Words::Marian(Box::new(Marian {
-        source: sentencepiece(&folder.join("source.spm"))?,
-        target: sentencepiece(&folder.join("target.spm"))?,
-        unknown: token(&ids, &path, "<unk>")?,
-        end: generation.eos_token_ids[0],
-        pad: generation.pad_token_id,
-        from: vec![from],
-        to: marian_targets(&ids, &to),
-        vocabulary: ids,
-        pieces,
-    })))
-}
-
-/// Of `tokenizer_config.json`, else of the folder's name, `opus-mt-FROM-TO`.
-fn marian_languages(folder: &Path) -> Result<(String, String), PackError> {
-    let path = folder.join("tokenizer_config.json");
-    if path.is_file() {
-        let config = json(&path)?;
-        let language = |key: &str| config.get(key).and_then(Json::as_str).map(crate::translation::two_letters);
-        if let Some(pair) = language("source_lang").zip(language("target_lang")) {
-            return Ok(pair);
+        let positions = config.max_position_embeddings;
+        if !(4..=65_536).contains(&positions) {
+            return Err(invalid(folder, "config.json", format!("max_position_embeddings is {positions}: 4 to 65536 are possible")));
         }
+        let generation =
+            if folder.join("generation_config.json").exists() { json(folder, "generation_config.json")? } else { config.generation };
+        let defaults = generation.defaults(folder, &tokens, positions, shape.vocabulary)?;
+        let files = Seq2SeqFiles::open(folder, variant)?;
+        Ok(Self { name: name(folder), files, shape, tokens, defaults, positions })
     }
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut parts = name.rsplit('-');
-    let (to, from) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let plain = |code: &str| (2..=3).contains(&code.len()) && code.chars().all(|c| c.is_ascii_lowercase());
-    if plain(from) && plain(to) {
-        return Ok((crate::translation::two_letters(from), crate::translation::two_letters(to)));
+
+    /// Its name: the folder's.
+    pub fn name(&self) -> &str {
+        &self.name
     }
-    Err(invalid(
-        &path,
-        "it does not say `source_lang` and `target_lang`, and the folder is not named `opus-mt-FROM-TO`: name it so, as in `opus-mt-en-de`",
-    ))
+
+    /// The graphs.
+    pub fn files(&self) -> &Seq2SeqFiles {
+        &self.files
+    }
+
+    /// The decoder's shapes.
+    pub fn shape(&self) -> DecoderShape {
+        self.shape
+    }
+
+    /// The tokenizer and its languages.
+    pub fn tokens(&self) -> &TranslationTokens {
+        &self.tokens
+    }
+
+    /// How its texts are generated unless something else is asked for.
+    pub fn defaults(&self) -> &TranslationDefaults {
+        &self.defaults
+    }
+
+    /// Tokens that the encoder and the decoder have positions for.
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
 }
 
-fn m2m100(folder: &Path, generation: &GenerationConfig) -> Result<Words, PackError> {
-    let path = folder.join("vocab.json");
-    let (ids, pieces) = vocabulary(&path)?;
-    let unknown = token(&ids, &path, "<unk>")?;
-    let model = sentencepiece(&folder.join("sentencepiece.bpe.model"))?;
-    Ok(Words::M2m100(Box::new(M2m100 { model, unknown, end: generation.eos_token_ids[0], vocabulary: ids, pieces })))
+impl Generation {
+    fn defaults(
+        self,
+        folder: &Path,
+        tokens: &TranslationTokens,
+        positions: usize,
+        vocabulary: usize,
+    ) -> Result<TranslationDefaults, PackError> {
+        let file = "generation_config.json";
+        let pad = self.pad_token_id.unwrap_or(tokens.pad());
+        let start = self.decoder_start_token_id.unwrap_or(pad);
+        let eos = self.eos_token_id.map_or_else(|| vec![tokens.eos()], Ids::into_vec);
+        let bad_words = self.bad_words_ids.unwrap_or_default();
+        let forced = self.forced_eos_token_id.into_iter().chain(self.forced_bos_token_id);
+        let mut named = eos.iter().copied().chain([pad, start]).chain(forced).chain(bad_words.iter().flatten().copied());
+        if let Some(token) = named.find(|&token| token as usize >= vocabulary) {
+            return Err(invalid(folder, file, format!("it names token {token}; the model has {vocabulary}")));
+        }
+        if eos.first() != Some(&tokens.eos()) {
+            let reason = format!("eos_token_id is {eos:?}, the tokenizer's `</s>` is {}: the files are of different models", tokens.eos());
+            return Err(invalid(folder, file, reason));
+        }
+        let (length_penalty, repetition_penalty) = (self.length_penalty.unwrap_or(1.0), self.repetition_penalty.unwrap_or(1.0));
+        if !length_penalty.is_finite() || !repetition_penalty.is_finite() || repetition_penalty <= 0.0 {
+            let reason = format!("length_penalty {length_penalty} and repetition_penalty {repetition_penalty} are not both possible");
+            return Err(invalid(folder, file, reason));
+        }
+        Ok(TranslationDefaults {
+            max_length: self.max_length.unwrap_or(positions).clamp(3, positions),
+            beams: self.num_beams.unwrap_or(1).clamp(1, MAX_BEAMS),
+            length_penalty,
+            early_stopping: self.early_stopping.map_or(EarlyStopping::Likely, |value| value.value()),
+            no_repeat_ngram: self.no_repeat_ngram_size.unwrap_or(0),
+            repetition_penalty,
+            bad_words,
+            forced_eos: self.forced_eos_token_id,
+            forced_bos: self.forced_bos_token_id,
+            renormalise: self.renormalize_logits.unwrap_or(false),
+            eos,
+            start,
+            pad,
+        })
+    }
 }
 
-fn nllb(folder: &Path, generation: &GenerationConfig) -> Result<Words, PackError> {
-    let path = folder.join("tokenizer.json");
-    let tokenizer = Tokenizer::from_bytes(read(&path, MAX_TEXT_BYTES)?).map_err(|error| invalid(&path, error.to_string()))?;
-    let is_language = |word: &str| word.len() == 8 && word.as_bytes()[3] == b'_' && word[..3].chars().all(|c| c.is_ascii_lowercase());
-    let vocabulary = tokenizer.get_vocab(true);
-    let mut languages: Vec<(String, i64)> =
-        vocabulary.into_iter().filter(|(word, _)| word.is_ascii() && is_language(word)).map(|(word, id)| (word, i64::from(id))).collect();
-    languages.sort();
-    if languages.is_empty() {
-        return Err(invalid(&path, "it has no language tokens such as `eng_Latn`: is it another model's?"));
+fn sentencepiece(folder: &Path, file: &str) -> Result<SentencePiece, PackError> {
+    SentencePiece::from_bytes(&read(&folder.join(file), MAX_VOCABULARY_BYTES)?).map_err(|reason| invalid(folder, file, reason))
+}
+
+fn vocabulary(folder: &Path, file: &str) -> Result<HashMap<String, u32>, PackError> {
+    serde_json::from_slice(&read(&folder.join(file), MAX_VOCABULARY_BYTES)?).map_err(|error| invalid(folder, file, error.to_string()))
+}
+
+fn marian(folder: &Path, settings: &TokenizerConfig) -> Result<TranslationTokens, PackError> {
+    let (source, target) = (sentencepiece(folder, "source.spm")?, sentencepiece(folder, "target.spm")?);
+    let words = vocabulary(folder, "vocab.json")?;
+    let target_words = if folder.join("target_vocab.json").exists() { Some(vocabulary(folder, "target_vocab.json")?) } else { None };
+    let pieces = Pieces { source, target: Some(target), words, target_words };
+    let languages = (settings.source_lang.clone(), settings.target_lang.clone());
+    TranslationTokens::marian(pieces, languages).map_err(|reason| invalid(folder, "vocab.json", reason))
+}
+
+fn m2m100(folder: &Path, settings: &TokenizerConfig) -> Result<TranslationTokens, PackError> {
+    let source = sentencepiece(folder, "sentencepiece.bpe.model")?;
+    let pieces = Pieces { source, target: None, words: vocabulary(folder, "vocab.json")?, target_words: None };
+    let made_up = settings.num_madeup_words.unwrap_or(8);
+    TranslationTokens::m2m100(pieces, &M2M100, made_up).map_err(|reason| invalid(folder, "vocab.json", reason))
+}
+
+fn nllb(folder: &Path, settings: &TokenizerConfig) -> Result<TranslationTokens, PackError> {
+    if let Some(class) = settings.tokenizer_class.as_ref().filter(|class| !class.starts_with("Nllb")) {
+        return Err(invalid(folder, "tokenizer_config.json", format!("its tokenizer is {class}; NLLB's is NllbTokenizer")));
     }
-    let config_path = folder.join("tokenizer_config.json");
-    let legacy = config_path.is_file() && json(&config_path)?.get("legacy_behaviour").and_then(Json::as_bool).unwrap_or(false);
-    Ok(Words::Nllb(Box::new(Nllb { tokenizer, languages, end: generation.eos_token_ids[0], legacy })))
+    let ended = if settings.legacy_behaviour { Ended::ByLanguage } else { Ended::ByEos };
+    TranslationTokens::nllb(tokenizer(folder)?, ended).map_err(|reason| invalid(folder, "tokenizer.json", reason))
 }

@@ -32,6 +32,13 @@ impl Agreement {
         let repeated = self.repetition(&fresh, end);
         fresh.drain(..repeated);
         let settled = settled.saturating_sub(repeated);
+        // A model may be unsure of times; those of words in a row never go back.
+        let mut floor = self.committed.last().map_or(Samples(0), |word| word.start);
+        for word in &mut fresh {
+            word.start = word.start.max(floor);
+            word.end = word.end.max(word.start);
+            floor = word.start;
+        }
         let agreed = fresh.iter().zip(&self.open).take_while(|(new, old)| same(&new.text, &old.text)).count();
         let agreed = agreed.max(settled).min(fresh.len());
         self.committed.extend(fresh.drain(..agreed));

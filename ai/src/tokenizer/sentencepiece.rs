@@ -1,276 +1,202 @@
-//! SentencePiece models (`*.spm`, `*.model`): unigram and byte-pair encoding.
+//! SentencePiece models (`*.spm`, `sentencepiece.bpe.model`): text in, pieces out, and back.
 //!
-//! The file is a protobuf (`sentencepiece_model.proto`). Normalisation and the search for pieces are those of the `tokenizers` crate, with
-//! this module's handling of spaces around them. Rule: equal to Google's library on what models are given; `tests/parity_translation.rs`
-//! holds it to that.
+//! Place: under the translation families. The file is read by hand (it is one small protobuf message), the text is normalised by the
+//! file's own table, and cut by its own algorithm, Unigram or BPE. Source: sentencepiece_model.proto and the papers of Kudo (2018) and
+//! Sennrich (2016). Rule: what SentencePiece gives, to the piece.
 
-use std::collections::HashMap;
+mod bpe;
+mod charsmap;
+mod model;
 
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::models::unigram::Unigram;
-use tokenizers::normalizers::Precompiled;
-use tokenizers::{Model as _, NormalizedString, Normalizer as _};
+use std::collections::{HashMap, HashSet};
 
-use crate::protobuf::{self, Content};
+use charsmap::CharsMap;
+use model::{Algorithm, ModelProto, PieceKind};
 
-/// The mark that stands for a space.
+/// The mark of a space.
 pub const SPACE: char = '\u{2581}';
-/// No text has this after normalisation.
-const NEVER_IN_TEXT: &str = "\u{0}control\u{0}";
-/// Most pieces of a model: the largest that are known have a quarter of a million.
-const MAX_PIECES: usize = 1 << 20;
-/// Field numbers of the protobuf stay below this, extensions included.
-const MAX_FIELD: u64 = 1_000;
 
-/// What a piece is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Normal,
-    Unknown,
-    Control,
-    Byte(u8),
-}
+/// How much less likely an unknown character is than the least likely piece.
+const UNKNOWN_PENALTY: f32 = 10.0;
 
-enum Search {
-    Unigram(Box<Unigram>),
-    Bpe(Box<BPE>),
-}
+/// What stands for the unknown piece in a text.
+const UNKNOWN_SURFACE: &str = " \u{2047} ";
 
 /// An opened model.
 pub struct SentencePiece {
-    pieces: Vec<(String, Kind)>,
-    ids: HashMap<String, usize>,
-    search: Search,
-    normaliser: Option<Precompiled>,
-    adds_space: bool,
-    trims_spaces: bool,
+    pieces: Vec<Piece>,
+    /// Pieces that text is cut into: normal ones and those that a user defined.
+    ids: HashMap<String, u32>,
+    controls: HashSet<String>,
+    longest: usize,
+    unknown: u32,
+    least: f32,
+    most: f32,
+    algorithm: Algorithm,
+    charsmap: CharsMap,
+    add_dummy_prefix: bool,
+    remove_extra_spaces: bool,
+    byte_fallback: bool,
 }
 
-struct File {
-    pieces: Vec<(String, f64, Kind)>,
-    is_bpe: bool,
-    charsmap: Vec<u8>,
-    adds_space: bool,
-    trims_spaces: bool,
+struct Piece {
+    text: String,
+    score: f32,
+    kind: PieceKind,
 }
 
 impl SentencePiece {
-    /// Opens a model of the bytes of its file.
+    /// Reads a model.
     ///
     /// # Errors
-    /// A sentence saying what the file is not.
-    pub fn new(bytes: &[u8]) -> Result<Self, String> {
-        let file = read(bytes)?;
-        let unknown = file.pieces.iter().position(|(_, _, kind)| *kind == Kind::Unknown).ok_or("it has no piece for what is unknown")?;
-        let ids = file.pieces.iter().enumerate().map(|(id, (piece, ..))| (piece.clone(), id)).collect();
-        let falls_back = file.pieces.iter().any(|(_, _, kind)| matches!(kind, Kind::Byte(_)));
-        let search = if file.is_bpe { bpe(&file, unknown, falls_back)? } else { unigram(&file, unknown, falls_back)? };
-        let normaliser = match file.charsmap.as_slice() {
-            [] => None,
-            charsmap => Some(Precompiled::from(charsmap).map_err(|error| format!("its normalisation cannot be read: {error}"))?),
-        };
-        let pieces = file.pieces.into_iter().map(|(piece, _, kind)| (piece, kind)).collect();
-        Ok(Self { pieces, ids, search, normaliser, adds_space: file.adds_space, trims_spaces: file.trims_spaces })
-    }
-
-    /// Number of pieces.
-    pub fn len(&self) -> usize {
-        self.pieces.len()
-    }
-
-    /// Whether there is no piece.
-    pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
-    /// The id of a piece in this model; families that have a `vocab.json` number them otherwise.
-    pub fn id(&self, piece: &str) -> Option<usize> {
-        self.ids.get(piece).copied()
-    }
-
-    /// The pieces of a text. What is unknown is a piece of its own letters (unigram) or the unknown piece (BPE).
-    ///
-    /// # Errors
-    /// The library's words, for a model that it cannot work with.
-    pub fn encode(&self, text: &str) -> Result<Vec<String>, String> {
-        let spaced = self.normalise(text)?;
-        if spaced.is_empty() {
-            return Ok(Vec::new());
-        }
-        let tokens = match &self.search {
-            Search::Unigram(model) => model.tokenize(&spaced),
-            Search::Bpe(model) => model.tokenize(&spaced),
-        };
-        let tokens = tokens.map_err(|error| error.to_string())?;
-        Ok(tokens.into_iter().map(|token| token.value).collect())
-    }
-
-    fn normalise(&self, text: &str) -> Result<String, String> {
-        let mut normalised = NormalizedString::from(text);
-        if let Some(normaliser) = &self.normaliser {
-            normaliser.normalize(&mut normalised).map_err(|error| error.to_string())?;
-        }
-        let mut spaced = String::with_capacity(normalised.get().len() + 4);
-        let trimmed = if self.trims_spaces { normalised.get().trim_matches(' ') } else { normalised.get() };
-        if self.adds_space && !trimmed.is_empty() {
-            spaced.push(SPACE);
-        }
-        let mut after_space = false;
-        for character in trimmed.chars() {
-            match character {
-                ' ' if after_space && self.trims_spaces => {}
-                ' ' => spaced.push(SPACE),
-                other => spaced.push(other),
+    /// A sentence about what is wrong with the bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let proto = ModelProto::read(bytes)?;
+        let charsmap = CharsMap::new(&proto.charsmap)?;
+        let mut ids = HashMap::with_capacity(proto.pieces.len());
+        let mut unknown = None;
+        let mut controls = HashSet::new();
+        let (mut least, mut most, mut longest) = (f32::MAX, f32::MIN, 1);
+        for (id, piece) in proto.pieces.iter().enumerate() {
+            match piece.kind {
+                PieceKind::Normal | PieceKind::UserDefined => {
+                    ids.insert(piece.text.clone(), id as u32);
+                    longest = longest.max(piece.text.len());
+                }
+                PieceKind::Unknown => unknown = Some(id as u32),
+                PieceKind::Control => drop(controls.insert(piece.text.clone())),
+                PieceKind::Unused | PieceKind::Byte => {}
             }
-            after_space = character == ' ';
+            if piece.kind == PieceKind::Normal {
+                least = least.min(piece.score);
+                most = most.max(piece.score);
+            }
         }
-        Ok(spaced)
+        let unknown = unknown.ok_or("it has no unknown piece")?;
+        let pieces = proto.pieces.into_iter().map(|p| Piece { text: p.text, score: p.score, kind: p.kind }).collect();
+        Ok(Self {
+            pieces,
+            ids,
+            controls,
+            longest,
+            unknown,
+            least,
+            most,
+            algorithm: proto.algorithm,
+            charsmap,
+            add_dummy_prefix: proto.add_dummy_prefix,
+            remove_extra_spaces: proto.remove_extra_spaces,
+            byte_fallback: proto.byte_fallback,
+        })
     }
 
-    /// The text of pieces. Control pieces vanish, the unknown piece is written ` ⁇ `.
+    /// Cuts a text into pieces, spaces marked. Neighbouring unknown characters are one piece.
+    pub fn encode(&self, text: &str) -> Vec<String> {
+        let text = self.normalise(text);
+        let cut = match self.algorithm {
+            Algorithm::Unigram => self.unigram(&text),
+            Algorithm::Bpe => bpe::cut(&text, |joined| self.ids.get(joined).map(|&id| self.pieces[id as usize].score)),
+        };
+        let mut pieces: Vec<String> = Vec::with_capacity(cut.len());
+        let mut before_unknown = false;
+        for piece in cut {
+            let unknown = !self.ids.contains_key(piece);
+            if unknown && self.byte_fallback {
+                pieces.extend(piece.bytes().map(|byte| format!("<0x{byte:02X}>")));
+            } else if let Some(last) = pieces.last_mut().filter(|_| unknown && before_unknown) {
+                last.push_str(piece);
+            } else {
+                pieces.push(piece.to_owned());
+            }
+            before_unknown = unknown;
+        }
+        pieces
+    }
+
+    /// The text of pieces that [`SentencePiece::encode`] gave, or a model: spaces are put back, that before the first piece is not.
     pub fn decode<'a>(&self, pieces: impl IntoIterator<Item = &'a str>) -> String {
         let mut bytes: Vec<u8> = Vec::new();
-        let mut begun = false;
+        let mut stripped = !self.add_dummy_prefix && !self.remove_extra_spaces;
         for piece in pieces {
-            let kind = self.id(piece).map_or(Kind::Normal, |id| self.pieces[id].1);
-            match kind {
-                Kind::Control => continue,
-                Kind::Unknown => bytes.extend(" \u{2047} ".bytes()),
-                Kind::Byte(byte) => bytes.push(byte),
-                Kind::Normal => {
-                    let piece = if begun || !self.adds_space { piece } else { piece.strip_prefix(SPACE).unwrap_or(piece) };
-                    bytes.extend(piece.replace(SPACE, " ").bytes());
-                }
+            if let Some(byte) = byte_of(piece).filter(|_| self.byte_fallback) {
+                bytes.push(byte);
+            } else if self.ids.contains_key(piece) {
+                let first = bytes.is_empty() && !stripped;
+                let inner = if first { piece.strip_prefix(SPACE) } else { None };
+                stripped |= inner.is_some() && !self.remove_extra_spaces;
+                bytes.extend_from_slice(inner.unwrap_or(piece).replace(SPACE, " ").as_bytes());
+            } else if piece == self.pieces[self.unknown as usize].text {
+                bytes.extend_from_slice(UNKNOWN_SURFACE.as_bytes());
+            } else if !self.controls.contains(piece) {
+                bytes.extend_from_slice(piece.as_bytes());
             }
-            begun = true;
         }
         String::from_utf8_lossy(&bytes).into_owned()
     }
-}
 
-fn unigram(file: &File, unknown: usize, falls_back: bool) -> Result<Search, String> {
-    // Control pieces are never found in a text, even one that spells them.
-    let entry = |(id, (piece, score, kind)): (usize, &(String, f64, Kind))| match kind {
-        Kind::Normal | Kind::Byte(_) => (piece.clone(), *score),
-        Kind::Control | Kind::Unknown => (format!("{NEVER_IN_TEXT}{id}"), 0.0),
-    };
-    let vocabulary = file.pieces.iter().enumerate().map(entry).collect();
-    let model = Unigram::from(vocabulary, Some(unknown), falls_back).map_err(|error| error.to_string())?;
-    Ok(Search::Unigram(Box::new(model)))
-}
-
-/// A piece is merged of any two pieces that make it; better pieces are merged first.
-fn bpe(file: &File, unknown: usize, falls_back: bool) -> Result<Search, String> {
-    let ids: HashMap<&str, usize> = file.pieces.iter().enumerate().map(|(id, (piece, ..))| (piece.as_str(), id)).collect();
-    let mut merges: Vec<(f64, usize, usize, usize)> = Vec::new();
-    for (id, (piece, score, kind)) in file.pieces.iter().enumerate() {
-        if *kind != Kind::Normal {
-            continue;
+    /// The file's own table of characters, then spaces: single ones, marked, one in front.
+    fn normalise(&self, text: &str) -> String {
+        let mapped = self.charsmap.apply(text);
+        let mut normal = String::with_capacity(mapped.len() + 8);
+        let trimmed = if self.remove_extra_spaces { mapped.trim_matches(' ') } else { &mapped };
+        if trimmed.is_empty() {
+            return normal;
         }
-        for (at, _) in piece.char_indices().skip(1) {
-            if let (Some(&left), Some(&right)) = (ids.get(&piece[..at]), ids.get(&piece[at..])) {
-                merges.push((*score, id, left, right));
+        if self.add_dummy_prefix {
+            normal.push(SPACE);
+        }
+        let mut before_space = false;
+        for character in trimmed.chars() {
+            let space = character == ' ';
+            if !(space && before_space && self.remove_extra_spaces) {
+                normal.push(if space { SPACE } else { character });
+            }
+            before_space = space;
+        }
+        normal
+    }
+
+    /// The likeliest way through the text (Viterbi).
+    fn unigram<'t>(&self, text: &'t str) -> Vec<&'t str> {
+        // Per byte that ends a piece: the best score up to there, and where that piece begins.
+        let mut best: Vec<Option<(f32, usize)>> = vec![None; text.len() + 1];
+        best[0] = Some((0.0, 0));
+        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        for (index, &start) in starts[..starts.len() - 1].iter().enumerate() {
+            let Some((score, _)) = best[start] else { continue };
+            let mut single = false;
+            for &end in starts[index + 1..].iter().take_while(|&&end| end - start <= self.longest) {
+                let Some(&id) = self.ids.get(&text[start..end]) else { continue };
+                single |= end == starts[index + 1];
+                let piece = &self.pieces[id as usize];
+                // A piece that a user defined is always taken whole.
+                let own = if piece.kind == PieceKind::UserDefined { (end - start) as f32 * self.most - 0.1 } else { piece.score };
+                better(&mut best[end], score + own, start);
+            }
+            if !single {
+                better(&mut best[starts[index + 1]], score + self.least - UNKNOWN_PENALTY, start);
             }
         }
-    }
-    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then((a.2, a.3).cmp(&(b.2, b.3))));
-    let text = |id: usize| file.pieces[id].0.clone();
-    let merges: Vec<(String, String)> = merges.into_iter().map(|(_, _, left, right)| (text(left), text(right))).collect();
-    let vocabulary: HashMap<String, u32> = file.pieces.iter().enumerate().map(|(id, (piece, ..))| (piece.clone(), id as u32)).collect();
-    let builder = BPE::builder().vocab_and_merges(vocabulary.into_iter().collect::<Vocab>(), merges);
-    let model = builder.unk_token(text(unknown)).fuse_unk(true).byte_fallback(falls_back).build();
-    Ok(Search::Bpe(Box::new(model.map_err(|error| error.to_string())?)))
-}
-
-fn read(bytes: &[u8]) -> Result<File, String> {
-    let mut file = File { pieces: Vec::new(), is_bpe: false, charsmap: Vec::new(), adds_space: true, trims_spaces: true };
-    let (mut wrong, mut whole) = (None, false);
-    let broken = |at: usize| format!("it is no SentencePiece model, or cut short: it breaks at byte {at} of {}", bytes.len());
-    protobuf::walk(bytes, MAX_FIELD, |field, content| {
-        let Content::Bytes(content) = content else { return };
-        let read = match field {
-            1 if file.pieces.len() >= MAX_PIECES => Err(format!("it has more than {MAX_PIECES} pieces")),
-            1 => piece(content).map(|piece| file.pieces.push(piece)),
-            2 => {
-                whole = true;
-                trainer(content, &mut file)
-            }
-            3 => normaliser(content, &mut file),
-            _ => Ok(()),
-        };
-        if let Err(reason) = read {
-            wrong.get_or_insert(reason);
+        let mut pieces = Vec::new();
+        let mut end = text.len();
+        while end > 0 {
+            let start = best[end].map_or(0, |(_, start)| start);
+            pieces.push(&text[start..end]);
+            end = start;
         }
-    })
-    .map_err(broken)?;
-    match wrong {
-        Some(reason) => Err(reason),
-        // How it was trained stands behind the pieces in every file.
-        None if !whole && !file.pieces.is_empty() => Err("it is cut short: it ends with its pieces".to_owned()),
-        None if file.pieces.is_empty() => Err("it is no SentencePiece model: it has no pieces".to_owned()),
-        None => Ok(file),
+        pieces.reverse();
+        pieces
     }
 }
 
-fn piece(bytes: &[u8]) -> Result<(String, f64, Kind), String> {
-    let (mut text, mut score, mut kind) = (None, 0.0, 1);
-    protobuf::walk(bytes, MAX_FIELD, |field, content| match (field, content) {
-        (1, Content::Bytes(bytes)) => text = String::from_utf8(bytes.to_vec()).ok(),
-        (2, Content::Fixed32(bytes)) => score = f64::from(f32::from_le_bytes(bytes)),
-        (3, Content::Varint(value)) => kind = value,
-        _ => {}
-    })
-    .map_err(|_| "a piece of it is damaged".to_owned())?;
-    let text = text.filter(|text| !text.is_empty()).ok_or("a piece of it has no text")?;
-    if !score.is_finite() {
-        return Err(format!("its piece `{text}` has the score {score}"));
+/// Equal scores leave the first.
+fn better(place: &mut Option<(f32, usize)>, score: f32, start: usize) {
+    if place.is_none_or(|(other, _)| score > other) {
+        *place = Some((score, start));
     }
-    let kind = match kind {
-        2 => Kind::Unknown,
-        3 | 5 => Kind::Control,
-        6 => {
-            let byte = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-            Kind::Byte(byte.ok_or_else(|| format!("its byte piece `{text}` names no byte"))?)
-        }
-        _ => Kind::Normal,
-    };
-    Ok((text, score, kind))
 }
 
-fn trainer(bytes: &[u8], file: &mut File) -> Result<(), String> {
-    let mut kind = 1;
-    protobuf::walk(bytes, MAX_FIELD, |field, content| {
-        if let (3, Content::Varint(value)) = (field, content) {
-            kind = value;
-        }
-    })
-    .map_err(|_| "its training data are damaged".to_owned())?;
-    match kind {
-        1 | 2 => file.is_bpe = kind == 2,
-        _ => return Err("it is a model of words or letters; unigram and BPE are read".to_owned()),
-    }
-    Ok(())
-}
-
-fn normaliser(bytes: &[u8], file: &mut File) -> Result<(), String> {
-    protobuf::walk(bytes, MAX_FIELD, |field, content| match (field, content) {
-        (2, Content::Bytes(charsmap)) => file.charsmap = charsmap.to_vec(),
-        (3, Content::Varint(value)) => file.adds_space = value != 0,
-        (4, Content::Varint(value)) => file.trims_spaces = value != 0,
-        _ => {}
-    })
-    .map_err(|_| "its normalisation is damaged".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_model_is_told() {
-        for (bytes, word) in [(&b""[..], "no pieces"), (b"not a model", "breaks at byte"), (&[0x0a, 0x02, 0x0a, 0x00], "no text")] {
-            let reason = SentencePiece::new(bytes).err().expect("it is none");
-            assert!(reason.contains(word), "{reason}");
-        }
-    }
+fn byte_of(piece: &str) -> Option<u8> {
+    let hex = piece.strip_prefix("<0x")?.strip_suffix('>')?;
+    (hex.len() == 2).then(|| u8::from_str_radix(hex, 16).ok()).flatten()
 }

@@ -4,7 +4,6 @@
 //! best is that with the highest log-probability for its length.
 
 use super::joint::{Context, Joint};
-use crate::generation::processors::log_softmax;
 use crate::runtime::RuntimeError;
 
 /// The token that stands for nothing.
@@ -166,6 +165,15 @@ impl Search {
             }
         }
         self.hypotheses = next;
+    }
+}
+
+/// Logarithms of probabilities, in place.
+fn log_softmax(scores: &mut [f32]) {
+    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if highest.is_finite() {
+        let norm = highest + scores.iter().map(|score| (score - highest).exp()).sum::<f32>().ln();
+        scores.iter_mut().for_each(|score| *score -= norm);
     }
 }
 

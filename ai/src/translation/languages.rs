@@ -1,103 +1,7 @@
-//! Languages by their two codes: ISO 639-1, which BCP 47 tags begin with, and ISO 639-3, which NLLB and many opus-mt packs use.
+//! Names of languages: what M2M100 has, in the order of its tokens, and how BCP 47 tags are called by other packs.
 
-/// Pairs of two and three letters. Where NLLB writes a language in several scripts or varieties, the entry is its usual one.
-const CODES: [(&str, &str); 92] = [
-    ("af", "afr"),
-    ("am", "amh"),
-    ("ar", "arb"),
-    ("as", "asm"),
-    ("az", "azj"),
-    ("be", "bel"),
-    ("bg", "bul"),
-    ("bn", "ben"),
-    ("bs", "bos"),
-    ("ca", "cat"),
-    ("cs", "ces"),
-    ("cy", "cym"),
-    ("da", "dan"),
-    ("de", "deu"),
-    ("el", "ell"),
-    ("en", "eng"),
-    ("eo", "epo"),
-    ("es", "spa"),
-    ("et", "est"),
-    ("eu", "eus"),
-    ("fa", "pes"),
-    ("fi", "fin"),
-    ("fo", "fao"),
-    ("fr", "fra"),
-    ("ga", "gle"),
-    ("gd", "gla"),
-    ("gl", "glg"),
-    ("gu", "guj"),
-    ("ha", "hau"),
-    ("he", "heb"),
-    ("hi", "hin"),
-    ("hr", "hrv"),
-    ("ht", "hat"),
-    ("hu", "hun"),
-    ("hy", "hye"),
-    ("id", "ind"),
-    ("ig", "ibo"),
-    ("is", "isl"),
-    ("it", "ita"),
-    ("ja", "jpn"),
-    ("jv", "jav"),
-    ("ka", "kat"),
-    ("kk", "kaz"),
-    ("km", "khm"),
-    ("kn", "kan"),
-    ("ko", "kor"),
-    ("ky", "kir"),
-    ("lb", "ltz"),
-    ("lo", "lao"),
-    ("lt", "lit"),
-    ("lv", "lvs"),
-    ("mg", "plt"),
-    ("mi", "mri"),
-    ("mk", "mkd"),
-    ("ml", "mal"),
-    ("mn", "khk"),
-    ("mr", "mar"),
-    ("ms", "zsm"),
-    ("mt", "mlt"),
-    ("my", "mya"),
-    ("ne", "npi"),
-    ("nl", "nld"),
-    ("nn", "nno"),
-    ("no", "nob"),
-    ("oc", "oci"),
-    ("or", "ory"),
-    ("pa", "pan"),
-    ("pl", "pol"),
-    ("ps", "pbt"),
-    ("pt", "por"),
-    ("ro", "ron"),
-    ("ru", "rus"),
-    ("sd", "snd"),
-    ("si", "sin"),
-    ("sk", "slk"),
-    ("sl", "slv"),
-    ("so", "som"),
-    ("sq", "als"),
-    ("sr", "srp"),
-    ("sv", "swe"),
-    ("sw", "swh"),
-    ("ta", "tam"),
-    ("te", "tel"),
-    ("th", "tha"),
-    ("tr", "tur"),
-    ("uk", "ukr"),
-    ("ur", "urd"),
-    ("uz", "uzn"),
-    ("vi", "vie"),
-    ("yo", "yor"),
-    ("zh", "zho"),
-    ("zu", "zul"),
-];
-
-/// The languages of M2M100, in the order of their tokens, which follow its vocabulary.
-pub(super) const M2M100: [&str; 100] = [
+/// M2M100's languages, in the order of their tokens.
+pub const M2M100: [&str; 100] = [
     "af", "am", "ar", "ast", "az", "ba", "be", "bg", "bn", "br", "bs", "ca", "ceb", "cs", "cy", "da", "de", "el", "en", "es", "et", "fa",
     "ff", "fi", "fr", "fy", "ga", "gd", "gl", "gu", "ha", "he", "hi", "hr", "ht", "hu", "hy", "id", "ig", "ilo", "is", "it", "ja", "jv",
     "ka", "kk", "km", "kn", "ko", "lb", "lg", "ln", "lo", "lt", "lv", "mg", "mk", "ml", "mn", "mr", "ms", "my", "ne", "nl", "no", "ns",
@@ -105,34 +9,132 @@ pub(super) const M2M100: [&str; 100] = [
     "tn", "tr", "uk", "ur", "uz", "vi", "wo", "xh", "yi", "yo", "zh", "zu",
 ];
 
-/// The three letters of a two-letter code; another code is given back as it is.
-pub(super) fn three_letters(code: &str) -> &str {
-    CODES.iter().find(|(two, _)| *two == code).map_or(code, |(_, three)| three)
-}
+/// Two letters of BCP 47, three letters (opus-mt's multilingual packs), and NLLB's name (FLORES-200).
+const NAMES: [(&str, &str, &str); 91] = [
+    ("af", "afr", "afr_Latn"),
+    ("am", "amh", "amh_Ethi"),
+    ("ar", "ara", "arb_Arab"),
+    ("az", "aze", "azj_Latn"),
+    ("be", "bel", "bel_Cyrl"),
+    ("bg", "bul", "bul_Cyrl"),
+    ("bn", "ben", "ben_Beng"),
+    ("bs", "bos", "bos_Latn"),
+    ("ca", "cat", "cat_Latn"),
+    ("cs", "ces", "ces_Latn"),
+    ("cy", "cym", "cym_Latn"),
+    ("da", "dan", "dan_Latn"),
+    ("de", "deu", "deu_Latn"),
+    ("el", "ell", "ell_Grek"),
+    ("en", "eng", "eng_Latn"),
+    ("eo", "epo", "epo_Latn"),
+    ("es", "spa", "spa_Latn"),
+    ("et", "est", "est_Latn"),
+    ("eu", "eus", "eus_Latn"),
+    ("fa", "fas", "pes_Arab"),
+    ("fi", "fin", "fin_Latn"),
+    ("fr", "fra", "fra_Latn"),
+    ("ga", "gle", "gle_Latn"),
+    ("gl", "glg", "glg_Latn"),
+    ("gu", "guj", "guj_Gujr"),
+    ("ha", "hau", "hau_Latn"),
+    ("he", "heb", "heb_Hebr"),
+    ("hi", "hin", "hin_Deva"),
+    ("hr", "hrv", "hrv_Latn"),
+    ("ht", "hat", "hat_Latn"),
+    ("hu", "hun", "hun_Latn"),
+    ("hy", "hye", "hye_Armn"),
+    ("id", "ind", "ind_Latn"),
+    ("ig", "ibo", "ibo_Latn"),
+    ("is", "isl", "isl_Latn"),
+    ("it", "ita", "ita_Latn"),
+    ("ja", "jpn", "jpn_Jpan"),
+    ("jv", "jav", "jav_Latn"),
+    ("ka", "kat", "kat_Geor"),
+    ("kk", "kaz", "kaz_Cyrl"),
+    ("km", "khm", "khm_Khmr"),
+    ("kn", "kan", "kan_Knda"),
+    ("ko", "kor", "kor_Hang"),
+    ("ky", "kir", "kir_Cyrl"),
+    ("lb", "ltz", "ltz_Latn"),
+    ("lo", "lao", "lao_Laoo"),
+    ("lt", "lit", "lit_Latn"),
+    ("lv", "lav", "lvs_Latn"),
+    ("mg", "mlg", "plt_Latn"),
+    ("mk", "mkd", "mkd_Cyrl"),
+    ("ml", "mal", "mal_Mlym"),
+    ("mn", "mon", "khk_Cyrl"),
+    ("mr", "mar", "mar_Deva"),
+    ("ms", "msa", "zsm_Latn"),
+    ("mt", "mlt", "mlt_Latn"),
+    ("my", "mya", "mya_Mymr"),
+    ("nb", "nob", "nob_Latn"),
+    ("ne", "nep", "npi_Deva"),
+    ("nl", "nld", "nld_Latn"),
+    ("nn", "nno", "nno_Latn"),
+    ("no", "nor", "nob_Latn"),
+    ("pa", "pan", "pan_Guru"),
+    ("pl", "pol", "pol_Latn"),
+    ("ps", "pus", "pbt_Arab"),
+    ("pt", "por", "por_Latn"),
+    ("ro", "ron", "ron_Latn"),
+    ("ru", "rus", "rus_Cyrl"),
+    ("sd", "snd", "snd_Arab"),
+    ("si", "sin", "sin_Sinh"),
+    ("sk", "slk", "slk_Latn"),
+    ("sl", "slv", "slv_Latn"),
+    ("so", "som", "som_Latn"),
+    ("sq", "sqi", "als_Latn"),
+    ("sr", "srp", "srp_Cyrl"),
+    ("su", "sun", "sun_Latn"),
+    ("sv", "swe", "swe_Latn"),
+    ("sw", "swa", "swh_Latn"),
+    ("ta", "tam", "tam_Taml"),
+    ("te", "tel", "tel_Telu"),
+    ("th", "tha", "tha_Thai"),
+    ("tl", "tgl", "tgl_Latn"),
+    ("tr", "tur", "tur_Latn"),
+    ("uk", "ukr", "ukr_Cyrl"),
+    ("ur", "urd", "urd_Arab"),
+    ("uz", "uzb", "uzn_Latn"),
+    ("vi", "vie", "vie_Latn"),
+    ("xh", "xho", "xho_Latn"),
+    ("yi", "yid", "ydd_Hebr"),
+    ("yo", "yor", "yor_Latn"),
+    ("zh", "zho", "zho_Hans"),
+    ("zu", "zul", "zul_Latn"),
+];
 
-/// The two letters of a three-letter code, where it has them; another code is given back as it is. Norwegian and Arabic go by several.
-pub(super) fn two_letters(code: &str) -> &str {
-    let usual = match code {
-        "nor" => "nob",
-        "ara" => "arb",
-        "fas" => "pes",
-        "lav" => "lvs",
-        "msa" => "zsm",
-        other => other,
-    };
-    CODES.iter().find(|(_, three)| *three == usual).map_or(code, |(two, _)| two)
+/// What packs call a language, by a BCP 47 tag or one of its names; the script, where one is given, comes first.
+pub(super) fn names(tag: &str) -> Vec<String> {
+    let lower = tag.to_ascii_lowercase();
+    let mut parts = lower.split(['-', '_']);
+    let primary = parts.next().unwrap_or_default();
+    let script = parts.find(|part| part.len() == 4).map(|part| {
+        let (first, rest) = part.split_at(1);
+        first.to_ascii_uppercase() + rest
+    });
+    let row = NAMES.iter().find(|(two, three, nllb)| primary == *two || primary == *three || nllb.starts_with(&format!("{primary}_")));
+    let mut names = Vec::new();
+    if let Some((two, three, nllb)) = row {
+        if let Some(script) = script {
+            names.push(format!("{}_{script}", nllb.split('_').next().unwrap_or_default()));
+            names.push(format!("{three}_{script}"));
+        }
+        names.extend([*two, *three, *nllb].map(str::to_owned));
+    }
+    names.push(primary.to_owned());
+    names
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::collections::HashSet;
+    use super::names;
 
     #[test]
-    fn codes_are_unique_and_lead_back() {
-        assert_eq!(CODES.iter().map(|(two, _)| two).collect::<HashSet<_>>().len(), CODES.len());
-        assert_eq!(CODES.iter().map(|(_, three)| three).collect::<HashSet<_>>().len(), CODES.len());
-        assert!(CODES.iter().all(|(two, three)| two_letters(three) == *two && three_letters(two) == *three));
-        assert_eq!((three_letters("ceb"), two_letters("ceb"), two_letters("ara")), ("ceb", "ceb", "ar"));
+    fn tags_have_the_names_of_packs() {
+        assert!(names("de-AT").contains(&"deu_Latn".to_owned()));
+        assert_eq!(names("zh-Hant")[0], "zho_Hant");
+        assert!(names("eng_Latn").contains(&"en".to_owned()));
+        assert_eq!(names("xx"), ["xx"]);
     }
 }

@@ -6,7 +6,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::{MAX_TEXT_CHARS, Pair, TranslationError, TranslationPack, Translator};
+use super::{MAX_TEXT_CHARS, Pair, TranslationError, Translator, TranslatorError};
+use crate::pack::TranslationPack;
 use crate::runtime::{Runtime, RuntimeError};
 
 /// Texts that wait, all callers together.
@@ -104,7 +105,7 @@ pub struct TranslationEngine {
 }
 
 struct Pool {
-    packs: Arc<[Arc<dyn TranslationPack>]>,
+    packs: Arc<[Arc<TranslationPack>]>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -115,7 +116,7 @@ impl TranslationEngine {
     /// # Errors
     /// [`TranslationError`] when a model cannot be loaded or a thread not started.
     pub fn start(
-        packs: Vec<Arc<dyn TranslationPack>>,
+        packs: Vec<Arc<TranslationPack>>,
         runtime: &Arc<dyn Runtime>,
         config: TranslationConfig,
     ) -> Result<Self, TranslationError> {
@@ -133,7 +134,8 @@ impl TranslationEngine {
         drop(ready);
         for _ in 0..threads {
             // Dropping the pool on an error stops the threads that did start.
-            loaded.recv().map_err(|_| TranslationError::Thread("one ended while loading its models".to_owned()))??;
+            let loaded = loaded.recv().map_err(|_| TranslationError::Thread("one ended while loading its models".to_owned()))?;
+            loaded.map_err(TranslatorError::from)?;
         }
         Ok(Self { pool: Arc::new(pool) })
     }
@@ -228,18 +230,12 @@ impl Drop for Pool {
     }
 }
 
-fn work(
-    shared: &Shared,
-    packs: &[Arc<dyn TranslationPack>],
-    runtime: &dyn Runtime,
-    ready: &SyncSender<Result<(), RuntimeError>>,
-    nice: i32,
-) {
+fn work(shared: &Shared, packs: &[Arc<TranslationPack>], runtime: &dyn Runtime, ready: &SyncSender<Result<(), RuntimeError>>, nice: i32) {
     // On Linux the priority belongs to the thread. Without the right to change it, translation still works.
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice) {
         tracing::warn!(%error, nice, "the priority of a translation thread could not be lowered");
     }
-    let mut translators: Vec<Box<dyn Translator>> = match packs.iter().map(|pack| pack.load(runtime)).collect() {
+    let mut translators: Vec<Translator> = match packs.iter().map(|pack| Translator::load(runtime, pack.clone())).collect() {
         Ok(translators) => translators,
         Err(error) => {
             // The pool may have given up on another thread's error already.
@@ -250,11 +246,7 @@ fn work(
     let _ = ready.send(Ok(()));
     while let Some(batch) = shared.next() {
         let texts: Vec<&str> = batch.iter().map(|job| job.text.as_str()).collect();
-        let answer = translators[batch[0].pack].translate(&texts, &batch[0].pair);
-        let answer = answer.and_then(|translations| match translations.len() == batch.len() {
-            true => Ok(translations),
-            false => Err(RuntimeError::Run { runtime: "the translation model", reason: "not every text was translated".to_owned() }),
-        });
+        let answer = translate(&mut translators[batch[0].pack], &texts, &batch[0].pair);
         shared.runs.fetch_add(1, Ordering::Relaxed);
         match answer {
             Ok(translations) => {
@@ -270,84 +262,18 @@ fn work(
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::Rten;
-
-    /// Writes the language in front of each text; knows English to two others; fails on one text.
-    struct Toy;
-
-    impl TranslationPack for Toy {
-        fn name(&self) -> &str {
-            "toy"
-        }
-        fn translates(&self, pair: &Pair) -> bool {
-            pair.from == "en" && ["de", "fr"].contains(&pair.to.as_str())
-        }
-        fn targets(&self, _: &str) -> Vec<String> {
-            vec!["fr".into(), "de".into(), "de".into()]
-        }
-        fn pairs(&self) -> String {
-            "en to de and fr".into()
-        }
-        fn load(&self, _: &dyn Runtime) -> Result<Box<dyn Translator>, RuntimeError> {
-            Ok(Box::new(Toy))
-        }
+/// Each text in the other language; one of nothing stays so.
+fn translate(translator: &mut Translator, texts: &[&str], pair: &Pair) -> Result<Vec<String>, TranslatorError> {
+    let said: Vec<(usize, &str)> = texts.iter().copied().enumerate().filter(|(_, text)| !text.trim().is_empty()).collect();
+    let mut translations = vec![String::new(); texts.len()];
+    if said.is_empty() {
+        return Ok(translations);
     }
-
-    impl Translator for Toy {
-        fn translate(&mut self, texts: &[&str], pair: &Pair) -> Result<Vec<String>, RuntimeError> {
-            if texts.contains(&"bad") {
-                return Err(RuntimeError::Run { runtime: "toy", reason: "bad".into() });
-            }
-            Ok(texts.iter().map(|text| format!("{}:{text}", pair.to)).collect())
-        }
+    let given = translator.translate(&said.iter().map(|(_, text)| *text).collect::<Vec<_>>(), &pair.from, &pair.to)?;
+    if given.len() != said.len() {
+        let reason = "not every text was translated".to_owned();
+        return Err(RuntimeError::Run { runtime: "the translation model", reason }.into());
     }
-
-    fn engine(threads: usize) -> TranslationEngine {
-        let runtime: Arc<dyn Runtime> = Arc::new(Rten::default());
-        TranslationEngine::start(vec![Arc::new(Toy)], &runtime, TranslationConfig { threads, nice: 0 }).expect("it starts")
-    }
-
-    #[test]
-    fn texts_come_back_in_order_and_a_failure_is_the_callers_alone() {
-        let engine = engine(2);
-        let texts: Vec<String> = (0..100).map(|n| n.to_string()).collect();
-        let expected: Vec<String> = texts.iter().map(|text| format!("de:{text}")).collect();
-        assert_eq!(engine.translate(&texts, &Pair::new("en-GB", "de-AT")).expect("it translates"), expected);
-        assert!(engine.stats().runs < 100, "those that wait are one batch");
-        let error = engine.translate(&["bad".into()], &Pair::new("en", "fr")).expect_err("it fails").to_string();
-        assert!(error.contains("toy"), "{error}");
-        assert_eq!(engine.translate(&["good".into()], &Pair::new("en", "fr")).expect("it goes on"), ["fr:good"]);
-        assert_eq!((engine.stats().texts, engine.stats().failures), (101, 1));
-        assert!(engine.translate(&[], &Pair::new("en", "fr")).expect("nothing").is_empty());
-        assert_eq!(engine.targets("en"), ["de", "fr"]);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_at_once() {
-        let engine = engine(1);
-        let refusal = |text: &str, from: &str, to: &str| {
-            engine.translate(&[text.to_owned()], &Pair::new(from, to)).expect_err("it is refused").to_string()
-        };
-        let message = refusal("x", "de", "en");
-        assert!(message.contains("`de` to `en`") && message.contains("en to de and fr"), "{message}");
-        assert!(refusal(&"x".repeat(MAX_TEXT_CHARS + 1), "en", "de").contains("2001 characters"));
-        // The thread is held in the first sink, so the queue fills.
-        let (hold, held) = sync_channel::<()>(0);
-        let submit = |sink: Sink| engine.submit("x".into(), Pair::new("en", "de"), sink);
-        submit(Box::new(move |_| held.recv().unwrap_or_default())).expect("there is room");
-        let mut taken = 0;
-        let error = loop {
-            match submit(Box::new(|_| ())) {
-                Ok(()) => taken += 1,
-                Err(error) => break error,
-            }
-            assert!(taken <= 2 * MAX_WAITING, "the queue has a limit");
-        };
-        assert!(matches!(error, TranslationError::Busy) && engine.stats().refused == 1);
-        drop(hold);
-        assert_eq!(engine.translate(&[], &Pair::new("en", "de")).expect("it goes on").len(), 0);
-    }
+    said.into_iter().zip(given).for_each(|((place, _), translation)| translations[place] = translation);
+    Ok(translations)
 }
