@@ -99,7 +99,7 @@ def write_golden():
     print("golden:", golden["greedy"], "|", golden["beam"])
 
 
-def main(version="0.2.1"):
+def main(version="0.3.0"):
     PACK.mkdir(parents=True, exist_ok=True)
     checkpoint = CACHE / "checkpoint.pt"
     if checkpoint.exists():
