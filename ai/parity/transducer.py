@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 RATE, MELS = 16_000, 80
 WINDOW, CHUNK, SUBSAMPLING = 45, 32, 4
 D, CONTEXT = 16, 2
-PIECES = ["<blk>", "<sos/eos>", "<unk>"] + [f"\u2581{word}" for word in "the a of to in and we go red".split()] + list("abcdefghijklmnop") + ["ing", "er", "qu"]
+PIECES = ["<blk>", "<sos/eos>", "<unk>"] + [f"\u2581{word}" for word in "the a of to in and we go red".split()] + list("的一是不了人我在有他这中大来上国") + ["ing", "er", "qu"]
 STACKS = [dict(layers=1, dim=8, keys=6, values=4, left=12, kernel=5), dict(layers=2, dim=12, keys=4, values=6, left=6, kernel=7)]
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
 
@@ -250,15 +250,21 @@ def make(folder):
         expected["features"][sound] = {"frames": len(frames), "every": 25, "values": [[round(float(v), 5) for v in frame] for frame in frames[::25]]}
         expected["streaming-ctc"].append({"sound": sound, "tail": 0.5, "options": {}, "segments": online(ctc, samples, 3_200, 0.5)})
         expected["offline-ctc"].append({"sound": sound, "options": {}, **offline(whole_ctc, samples)})
+        hotwords = folder / "hotwords.txt"
+        hotwords.write_text("是有大 :2.5\n大我\n上我 :3.0\n")
         for options in [
+            dict(decoding_method="modified_beam_search", max_active_paths=4, hotwords_file=str(hotwords), hotwords_score=2.0),
             dict(decoding_method="greedy_search"),
             dict(decoding_method="greedy_search", blank_penalty=1.5),
             dict(decoding_method="modified_beam_search", max_active_paths=4),
             dict(decoding_method="modified_beam_search", max_active_paths=2, blank_penalty=1.0),
         ]:
             found = online(streaming, samples, 3_200, 0.5, **options)
+            whole_heard = offline(whole, samples, **options)
+            options = {key: value for key, value in options.items() if key != "hotwords_file"}
             expected["streaming"].append({"sound": sound, "tail": 0.5, "options": options, "segments": found})
-            expected["offline"].append({"sound": sound, "options": options, **offline(whole, samples, **options)})
+            expected["offline"].append({"sound": sound, "options": options, **whole_heard})
+    (folder / "hotwords.txt").unlink()
     (folder / "expected.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")
     for kind in ("streaming", "offline", "streaming-ctc", "offline-ctc"):
         rows = [case["segments"][-1]["tokens"] if "segments" in case else case["tokens"] for case in expected[kind]]

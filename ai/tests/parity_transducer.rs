@@ -8,7 +8,7 @@ use std::sync::Arc;
 use auralink_ai::features::kaldi::{KaldiBank, KaldiFeatures};
 use auralink_ai::pack::onnxruntime_candidates;
 use auralink_ai::runtime::{ModelFile, OnnxRuntime, Rten, Runtime, Tensor};
-use auralink_ai::transducer::{CtcSearch, EncoderSpec, Found, Joint, Search, SearchOptions, StreamingEncoder, Symbols};
+use auralink_ai::transducer::{CtcSearch, EncoderSpec, Found, HotwordGraph, Joint, Search, SearchOptions, StreamingEncoder, Symbols};
 use serde_json::Value as Json;
 
 const RATE: f64 = 16_000.0;
@@ -55,6 +55,15 @@ fn options(case: &Json) -> SearchOptions {
     SearchOptions { paths, blank_penalty: options["blank_penalty"].as_f64().unwrap_or(0.0) as f32, unknown: symbols().unknown() }
 }
 
+/// The hotwords of a case: letter by letter, as `ai/parity/transducer.py` has them.
+fn hotwords(case: &Json) -> Option<Arc<HotwordGraph>> {
+    let usual = case["options"]["hotwords_score"].as_f64()? as f32;
+    let (ids, symbols) = (["是有大", "大我", "上我"], symbols());
+    let spelled = |word: &str| word.chars().map(|letter| symbols.by_text()[letter.to_string().as_str()]).collect::<Vec<_>>();
+    let phrases: Vec<(Vec<usize>, f32)> = ids.iter().zip([2.5, usual, 3.0]).map(|(word, boost)| (spelled(word), boost)).collect();
+    Some(Arc::new(HotwordGraph::new(&phrases)))
+}
+
 /// Tokens as sherpa-onnx writes them.
 fn written(found: &[Found], symbols: &Symbols) -> Vec<String> {
     found.iter().map(|found| symbols.get(found.token).replace('\u{2581}', " ")).collect()
@@ -75,9 +84,15 @@ fn agrees(found: &[Found], answer: &Json, symbols: &Symbols, context: &str) {
 }
 
 /// What sherpa-onnx does with a stream: a chunk as soon as more frames than its window are there; silence at the end.
-fn stream(encoder: &mut StreamingEncoder, joint: &mut Joint, frames: &[f32], options: SearchOptions) -> Vec<Found> {
+fn stream(
+    encoder: &mut StreamingEncoder,
+    joint: &mut Joint,
+    frames: &[f32],
+    options: SearchOptions,
+    hotwords: Option<Arc<HotwordGraph>>,
+) -> Vec<Found> {
     let EncoderSpec { window, chunk, n_mels } = encoder.spec();
-    let (mut state, mut search, mut at) = (encoder.new_state(), Search::new(options, joint.context()), 0);
+    let (mut state, mut search, mut at) = (encoder.new_state(), Search::new(options, joint.context()).with_hotwords(hotwords), 0);
     while at + window < frames.len() / n_mels {
         let out = encoder.run(&mut [(&frames[at * n_mels..(at + window) * n_mels], &mut state)]).expect("it runs").remove(0);
         let dimension = out.len() / (chunk / 4);
@@ -121,7 +136,7 @@ fn a_streaming_transducer_finds_the_same_tokens_at_the_same_times() {
             let name = case["sound"].as_str().expect("a name");
             let mut samples = sound(name);
             samples.extend(vec![0.0; (case["tail"].as_f64().expect("seconds") * RATE) as usize]);
-            let found = stream(&mut encoder, &mut joint, &features(&samples, 3_200), options(case));
+            let found = stream(&mut encoder, &mut joint, &features(&samples, 3_200), options(case), hotwords(case));
             agrees(&found, &case["segments"][0], &symbols, &format!("{name}, {}, engine {index}", case["options"]));
             compared += found.len();
         }
@@ -141,8 +156,9 @@ fn an_offline_transducer_finds_the_same_tokens_at_the_same_times() {
         let inputs = vec![("x", Tensor::f32([1, count, 80], frames).into()), ("x_lens", Tensor::i64([1], vec![count as i64]).into())];
         let out = encoder.run(inputs, &["encoder_out"]).expect("it runs").remove(0);
         let dimension = out.shape()[2];
-        let mut search = Search::new(options(case), joint.context());
+        let mut search = Search::new(options(case), joint.context()).with_hotwords(hotwords(case));
         Search::advance(&mut joint, &mut [(&mut search, &out.f32().expect("floats"))], dimension).expect("it runs");
+        search.finish();
         agrees(search.best(), case, &symbols, &format!("{name}, {}", case["options"]));
     }
 }
@@ -187,7 +203,7 @@ fn streams_in_one_batch_are_as_alone() {
     let EncoderSpec { window, chunk, n_mels } = encoder.spec();
     let options = SearchOptions { paths: 4, blank_penalty: 0.0, unknown: None };
     let sounds: Vec<Vec<f32>> = ["speech", "noise", "loud"].map(|name| features(&sound(name)[..20_000], 1 << 20)).into();
-    let alone: Vec<Vec<Found>> = sounds.iter().map(|frames| stream(&mut encoder, &mut joint, frames, options)).collect();
+    let alone: Vec<Vec<Found>> = sounds.iter().map(|frames| stream(&mut encoder, &mut joint, frames, options, None)).collect();
     let mut states: Vec<_> = sounds.iter().map(|_| encoder.new_state()).collect();
     let mut searches: Vec<Search> = sounds.iter().map(|_| Search::new(options, joint.context())).collect();
     let mut at = 0;
@@ -242,6 +258,32 @@ fn the_engine_opens_such_packs_and_hears_with_them() {
             }
         }
         assert!(matches!(events.last(), Some(SpeechEvent::TurnEnded { .. })), "{kind}: {:?}", events.last());
+    }
+}
+
+#[test]
+fn the_engine_listens_for_hotwords() {
+    use auralink_ai::pack::{PackSource, open_speech};
+    use auralink_ai::recogniser::{Due, Hotword, UtteranceOptions};
+    for kind in ["streaming", "offline"] {
+        let pack = open_speech(&PackSource::Folder(folder().join(kind))).expect("it opens");
+        assert!(pack.abilities().hotwords);
+        let mut recogniser = pack.load(&onnxruntime()).expect("it loads");
+        let mut hear = |hotwords: Vec<Hotword>| {
+            let mut utterance = pack.clone().begin(&UtteranceOptions { hotwords, ..UtteranceOptions::default() });
+            utterance.push_audio(&sound("speech"));
+            utterance.close(auralink_ai::audio::Samples(sound("speech").len() as u64));
+            while utterance.due() != Due::Later {
+                recogniser.run(&mut [&mut *utterance]).expect("it runs");
+            }
+            utterance.finish().words.iter().map(|word| word.text.as_str()).collect::<String>()
+        };
+        let word = |boost| Hotword { text: "国".into(), boost };
+        let (without, with) = (hear(vec![]), hear(vec![word(8.0)]));
+        // The offline network never thinks of it at all.
+        let more = with.matches('国').count() > without.matches('国').count();
+        assert_eq!(more, kind == "streaming", "{kind}: {without} and {with}");
+        assert_eq!(hear(vec![word(0.0)]), without, "{kind}: one that adds nothing changes nothing");
     }
 }
 

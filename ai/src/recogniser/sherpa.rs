@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use super::window::{Reading, Window, WindowModel, WindowRecogniser, WindowSpec, WindowUtterance};
-use super::{Abilities, Due, Recogniser, SpeechPack, Transcript, Utterance, UtteranceOptions, own};
+use super::{Abilities, Due, Hotword, Recogniser, SpeechPack, Transcript, Utterance, UtteranceOptions, own};
 use crate::audio::Samples;
 use crate::features::kaldi::{HOP, KaldiBank, KaldiFeatures};
 use crate::pack::{Naming, SherpaPack};
 use crate::runtime::{Model, Runtime, RuntimeError, Tensor};
 use crate::transducer::words::spell;
 use crate::transducer::{
-    CtcSearch, EncoderSpec, Found, Joint, SUBSAMPLING, Search, SearchOptions, StreamingEncoder, StreamingState, Symbols,
+    CtcSearch, EncoderSpec, Found, HotwordGraph, Joint, SUBSAMPLING, Search, SearchOptions, StreamingEncoder, StreamingState, Symbols,
 };
 
 /// Streams in one run.
@@ -23,6 +23,8 @@ const TAIL: Samples = Samples::from_ms(660);
 /// Windows of offline models.
 const WINDOW: WindowSpec =
     WindowSpec { longest: Samples::from_ms(30_000), comfortable: Samples::from_ms(12_000), step: Samples::from_ms(600), batch: 1 };
+/// Hypotheses that are kept where there are hotwords.
+const HOTWORD_PATHS: usize = 4;
 /// Samples of an encoder's frame.
 const FRAME: u64 = (HOP * SUBSAMPLING) as u64;
 
@@ -36,12 +38,12 @@ impl SpeechPack for SherpaPack {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::default()
+        Abilities { hotwords: matches!(self.naming, Naming::Transducer { .. }), ..Abilities::default() }
     }
 
     fn begin(self: Arc<Self>, options: &UtteranceOptions) -> Box<dyn Utterance> {
         match self.streaming {
-            Some(_) => Box::new(SherpaUtterance::new(self)),
+            Some(_) => Box::new(SherpaUtterance::new(self, &options.hotwords)),
             None => Box::new(WindowUtterance::new(WINDOW, options)),
         }
     }
@@ -93,11 +95,13 @@ impl Namer {
         }
     }
 
-    fn begin(&self, symbols: &Symbols) -> Tokens {
+    /// Greedy, which costs least; with hotwords a beam, since a greedy search cannot turn to them.
+    fn begin(&self, symbols: &Symbols, hotwords: Option<Arc<HotwordGraph>>) -> Tokens {
         match self {
             Self::Transducer(joint) => {
-                let options = SearchOptions { paths: 1, blank_penalty: 0.0, unknown: symbols.unknown() };
-                Tokens::Transducer(Search::new(options, joint.context()))
+                let paths = if hotwords.is_some() { HOTWORD_PATHS } else { 1 };
+                let options = SearchOptions { paths, blank_penalty: 0.0, unknown: symbols.unknown() };
+                Tokens::Transducer(Search::new(options, joint.context()).with_hotwords(hotwords))
             }
             Self::Ctc { .. } => Tokens::Ctc(CtcSearch::new(symbols.blank())),
         }
@@ -159,7 +163,7 @@ impl StreamingSherpa {
         let spec = self.encoder.spec();
         let (silence, mut state) = (vec![0.0; spec.window * spec.n_mels], self.encoder.new_state());
         let frames = self.encoder.run(&mut [(&silence, &mut state)])?.remove(0);
-        let mut tokens = self.namer.begin(&pack.symbols);
+        let mut tokens = self.namer.begin(&pack.symbols, None);
         let dimension = dimension(frames.len(), spec);
         self.namer.advance(&mut [(&mut tokens, &frames)], dimension)
     }
@@ -181,8 +185,9 @@ impl Recogniser for StreamingSherpa {
         let mut chunks: Vec<(&[f32], &mut StreamingState)> =
             utterances.iter().zip(&mut states).map(|(utterance, state)| (&utterance.frames[..values], state)).collect();
         let outputs = self.encoder.run(&mut chunks)?;
-        let fresh =
-            |utterance: &&mut SherpaUtterance| utterance.search.clone().unwrap_or_else(|| self.namer.begin(&utterance.pack.symbols));
+        let fresh = |utterance: &&mut SherpaUtterance| {
+            utterance.search.clone().unwrap_or_else(|| self.namer.begin(&utterance.pack.symbols, utterance.hotwords.clone()))
+        };
         let mut searches: Vec<Tokens> = utterances.iter().map(fresh).collect();
         let dimension = dimension(outputs.first().map_or(0, Vec::len), spec);
         let mut together: Vec<(&mut Tokens, &[f32])> =
@@ -208,11 +213,21 @@ struct SherpaUtterance {
     audio: Samples,
     state: Option<StreamingState>,
     search: Option<Tokens>,
+    hotwords: Option<Arc<HotwordGraph>>,
 }
 
 impl SherpaUtterance {
-    fn new(pack: Arc<SherpaPack>) -> Self {
-        Self { features: KaldiFeatures::new(pack.bank.clone()), frames: Vec::new(), audio: Samples(0), state: None, search: None, pack }
+    fn new(pack: Arc<SherpaPack>, hotwords: &[Hotword]) -> Self {
+        let hotwords = HotwordGraph::of_words(hotwords, &pack.symbols).map(Arc::new);
+        Self {
+            features: KaldiFeatures::new(pack.bank.clone()),
+            frames: Vec::new(),
+            audio: Samples(0),
+            state: None,
+            search: None,
+            hotwords,
+            pack,
+        }
     }
 
     fn transcript_of(&self, all: bool) -> Transcript {
@@ -248,6 +263,9 @@ impl Utterance for SherpaUtterance {
     }
 
     fn finish(&mut self) -> Transcript {
+        if let Some(Tokens::Transducer(search)) = &mut self.search {
+            search.finish();
+        }
         self.transcript_of(true)
     }
 }
@@ -260,7 +278,7 @@ struct OfflineSherpa {
 }
 
 impl OfflineSherpa {
-    fn read_one(&mut self, audio: &[f32]) -> Result<Reading, RuntimeError> {
+    fn read_one(&mut self, audio: &[f32], hotwords: &[Hotword]) -> Result<Reading, RuntimeError> {
         let wrong = |reason: String| RuntimeError::Run { runtime: "the encoder", reason };
         let (mut features, mut frames) = (KaldiFeatures::new(self.bank.clone()), Vec::new());
         features.push(audio, &mut frames);
@@ -275,8 +293,11 @@ impl OfflineSherpa {
             return Err(wrong(format!("`{}` has the shape {:?}", self.namer.output(), out.shape())));
         };
         let values = out.f32().ok_or_else(|| wrong(format!("`{}` is no float", self.namer.output())))?;
-        let mut search = self.namer.begin(&self.symbols);
+        let mut search = self.namer.begin(&self.symbols, HotwordGraph::of_words(hotwords, &self.symbols).map(Arc::new));
         self.namer.advance(&mut [(&mut search, &values)], dimension)?;
+        if let Tokens::Transducer(search) = &mut search {
+            search.finish();
+        }
         let words = spell(search.best(), &self.symbols, FRAME).into_iter().map(|word| word.word).collect();
         Ok(Reading { words, settled: 0, language: None })
     }
@@ -284,6 +305,6 @@ impl OfflineSherpa {
 
 impl WindowModel for OfflineSherpa {
     fn read(&mut self, windows: &[Window<'_>]) -> Result<Vec<Reading>, RuntimeError> {
-        windows.iter().map(|window| self.read_one(window.audio)).collect()
+        windows.iter().map(|window| self.read_one(window.audio, &window.options.hotwords)).collect()
     }
 }

@@ -3,7 +3,10 @@
 //! As sherpa-onnx 2.0 searches. Rules: token 0 is the blank, the unknown token counts as one; hypotheses of the same tokens are one; the
 //! best is that with the highest log-probability for its length.
 
+use super::hotwords::{HotwordGraph, ROOT, State};
 use super::joint::{Context, Joint};
+use std::sync::Arc;
+
 use crate::runtime::RuntimeError;
 
 /// The token that stands for nothing.
@@ -38,6 +41,8 @@ pub struct Found {
 struct Hypothesis {
     tokens: Vec<Found>,
     log_prob: f32,
+    /// How far a hotword is matched.
+    hotword: State,
 }
 
 /// The search of one utterance.
@@ -46,13 +51,36 @@ pub struct Search {
     options: SearchOptions,
     context: usize,
     hypotheses: Vec<Hypothesis>,
+    hotwords: Option<Arc<HotwordGraph>>,
     frame: usize,
 }
 
 impl Search {
     /// At the first frame; `context`: tokens that the decoder looks at.
     pub fn new(options: SearchOptions, context: usize) -> Self {
-        Self { options, context, hypotheses: vec![Hypothesis { tokens: Vec::new(), log_prob: 0.0 }], frame: 0 }
+        Self {
+            options,
+            context,
+            hypotheses: vec![Hypothesis { tokens: Vec::new(), log_prob: 0.0, hotword: ROOT }],
+            hotwords: None,
+            frame: 0,
+        }
+    }
+
+    /// With words and phrases to listen for; they count in a beam search alone.
+    #[must_use]
+    pub fn with_hotwords(mut self, hotwords: Option<Arc<HotwordGraph>>) -> Self {
+        self.hotwords = hotwords;
+        self
+    }
+
+    /// The end: a hotword that is begun and not complete counts no more.
+    pub fn finish(&mut self) {
+        let Some(hotwords) = &self.hotwords else { return };
+        for hypothesis in &mut self.hypotheses {
+            hypothesis.log_prob += hotwords.finish(hypothesis.hotword);
+            hypothesis.hotword = ROOT;
+        }
     }
 
     /// Frames so far.
@@ -152,9 +180,14 @@ impl Search {
         let mut next: Vec<Hypothesis> = Vec::with_capacity(paths);
         for index in order {
             let (parent, token) = (&self.hypotheses[index / vocabulary], index % vocabulary);
-            let mut hypothesis = Hypothesis { tokens: parent.tokens.clone(), log_prob: logits[index] };
+            let mut hypothesis = Hypothesis { tokens: parent.tokens.clone(), log_prob: logits[index], hotword: parent.hotword };
             if self.is_token(token) {
                 hypothesis.tokens.push(Found { token, frame: self.frame, log_prob: softened[index] });
+                if let Some(hotwords) = &self.hotwords {
+                    let (boost, state) = hotwords.step(parent.hotword, token);
+                    hypothesis.log_prob += boost;
+                    hypothesis.hotword = state;
+                }
             }
             let same = |other: &&mut Hypothesis| {
                 other.tokens.iter().map(|found| found.token).eq(hypothesis.tokens.iter().map(|found| found.token))

@@ -1,5 +1,7 @@
 //! The tokens of `tokens.txt`: `symbol id` a line, U+2581 for a space, `<0xE4>` for a byte of a letter that has no token.
 
+use std::collections::HashMap;
+
 /// Most tokens: the largest known lists have some ten thousand.
 const MAX_TOKENS: usize = 1 << 20;
 
@@ -52,6 +54,12 @@ impl Symbols {
     /// The token for what is unknown, which is never written.
     pub fn unknown(&self) -> Option<usize> {
         self.unknown
+    }
+
+    /// Ids by the tokens' text, special ones left out.
+    pub fn by_text(&self) -> HashMap<&str, usize> {
+        let special = |symbol: &str| symbol.len() > 2 && symbol.starts_with('<') && symbol.ends_with('>');
+        self.symbols.iter().enumerate().filter(|(_, symbol)| !special(symbol)).map(|(id, symbol)| (symbol.as_str(), id)).collect()
     }
 
     /// The token that stands for nothing: the first of the usual names, else the first token.
