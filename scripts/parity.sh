@@ -1,19 +1,16 @@
 #!/usr/bin/env bash
-# Makes the packs and the expected outputs of the parity tests anew, with the reference implementations (torch, transformers: about 3 GB to
-# download, once). `make test` does not need it: what it makes is committed. Names of families limit it: scripts/parity.sh translation
+# Makes the packs and the expected outputs of the parity tests again, with the references themselves (torch, transformers,
+# sherpa-onnx and others: some 6 GB in the cache folder). `make test` needs none of it: what is made here is committed.
+#   scripts/parity.sh [FAMILY...]
 set -euo pipefail
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${AURALINK_CACHE:-$HOME/.cache/auralink}
-venv=$cache/parity-venv
-list=$root/ai/parity/requirements.txt
-stamp=$venv/auralink-requirements
-
-if ! cmp --silent "$list" "$stamp" 2>/dev/null; then
-  echo "parity: pip installs the reference implementations into $venv"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$list"
-  cp "$list" "$stamp"
+cd "$(dirname "$0")/../ai"
+cache="${AURALINK_CACHE:-$HOME/.cache/auralink}"
+venv="$cache/parity-venv"
+wanted="$(sha256sum parity/requirements.txt)"
+if [ "$(cat "$venv/requirements.sha256" 2>/dev/null)" != "$wanted" ]; then
+  echo "parity: installing the references into $venv (once)"
+  [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r parity/requirements.txt
+  echo "$wanted" > "$venv/requirements.sha256"
 fi
-cd "$root/ai"
-exec "$venv/bin/python" -m parity "$@"
+HF_HUB_OFFLINE=1 exec "$venv/bin/python" -m parity "$@"

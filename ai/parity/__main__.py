@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 
-FAMILIES = ["runtime", "whisper", "translation", "transducer"]
+FAMILIES = ["runtime", "whisper", "moonshine", "translation", "transducer"]
 
 
 def main(names):

@@ -88,7 +88,10 @@ pub fn begin(decoder: &mut CachedDecoder, source: &Source, prompts: &[Vec<u32>])
     Ok(Begun { memory, logits: step.logits, attentions: step.attentions, prompt })
 }
 
-/// Generates a sequence for each prompt, from its first step on.
+/// Looks at a sequence after each token; says when to stop, and the token that it stopped at is taken back.
+pub type Watch<'a> = &'a dyn Fn(&Sequence) -> bool;
+
+/// Generates a sequence for each prompt, from its first step on. A `watch` looks at greedy and drawn sequences alone: beams go to and fro.
 ///
 /// # Errors
 /// [`RuntimeError`] when the decoder refuses, or gives logits that are not numbers.
@@ -98,6 +101,7 @@ pub fn generate(
     prompts: &[Vec<u32>],
     processors: &[Box<dyn Processor>],
     options: &GenerationOptions,
+    watch: Option<Watch>,
 ) -> Result<Vec<Sequence>, RuntimeError> {
     if begun.prompt >= options.max_length {
         return Ok(vec![Sequence::default(); prompts.len()]);
@@ -105,6 +109,6 @@ pub fn generate(
     if options.beams > 1 && options.sampling.is_none() {
         beam::search(decoder, begun, prompts, processors, options)
     } else {
-        greedy::search(decoder, begun, prompts, processors, options)
+        greedy::search(decoder, begun, prompts, processors, options, watch)
     }
 }

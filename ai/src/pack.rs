@@ -8,6 +8,7 @@ mod embedding;
 mod files;
 mod locations;
 mod manifest;
+mod moonshine;
 mod seq2seq;
 mod sherpa;
 mod translation;
@@ -20,12 +21,13 @@ use sha2::{Digest, Sha256};
 
 use crate::decoder::DecoderSpec;
 use crate::features::FilterBank;
-use crate::recogniser::{NetworkSpec, SpeechPack, WhisperSpeech};
+use crate::recogniser::{MoonshineSpeech, NetworkSpec, SpeechPack, WhisperSpeech};
 use crate::runtime::ModelFile;
 pub use embedding::EmbeddingPack;
 use files::PackFiles;
 pub use locations::{embedding_pack, onnxruntime_candidates, open_silero};
 use manifest::Manifest;
+pub use moonshine::MoonshinePack;
 pub use seq2seq::Seq2SeqFiles;
 pub(crate) use sherpa::Naming;
 pub use sherpa::SherpaPack;
@@ -144,7 +146,10 @@ pub fn open_speech(source: &PackSource) -> Result<Arc<dyn SpeechPack>, PackError
         PackSource::Folder(folder) if sherpa::is_one(folder) => Ok(Arc::new(SherpaPack::open(folder)?)),
         // Our own packs have a manifest; Optimum's exports have none.
         PackSource::Folder(folder) if folder.join("config.json").is_file() && !folder.join("manifest.json").is_file() => {
-            Ok(Arc::new(WhisperSpeech::new(WhisperPack::open(folder)?)))
+            match seq2seq::model_type(folder)?.as_str() {
+                "moonshine" => Ok(Arc::new(MoonshineSpeech::new(MoonshinePack::open(folder)?))),
+                _ => Ok(Arc::new(WhisperSpeech::new(WhisperPack::open(folder)?))),
+            }
         }
         source => Ok(Arc::new(Pack::open(source)?)),
     }

@@ -7,6 +7,7 @@
 
 mod agreement;
 mod ctc;
+mod moonshine;
 mod network;
 mod sherpa;
 mod whisper;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use crate::audio::Samples;
 use crate::runtime::{Runtime, RuntimeError};
+pub use moonshine::MoonshineSpeech;
 pub use network::{Network, NetworkSpec, NetworkState, StateSpec};
 pub use whisper::WhisperSpeech;
 pub use window::{Reading, Window, WindowModel, WindowRecogniser, WindowSpec, WindowUtterance};

@@ -74,6 +74,32 @@ fn whisper_hears_and_takes_nothing_back() {
 }
 
 #[test]
+fn moonshine_hears_and_takes_nothing_back() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/moonshine");
+    let engine = Engine::start(EngineConfig { pack: PackSource::Folder(folder), ..EngineConfig::default() }).expect("it starts");
+    assert_eq!(engine.languages(), ["en"]);
+    let events = hear(&engine, SessionConfig::default());
+    let mut committed = String::new();
+    for event in &events {
+        match event {
+            SpeechEvent::Interim { text, committed_chars, .. } => {
+                let now: String = text.chars().take(*committed_chars).collect();
+                assert!(now.starts_with(&committed), "{committed:?} became {now:?}");
+                committed = now;
+            }
+            SpeechEvent::Final { text, words, .. } => {
+                assert!(text.starts_with(&committed) && words.windows(2).all(|pair| pair[0].start <= pair[1].start), "{text}");
+                committed.clear();
+            }
+            SpeechEvent::Degraded { .. } => panic!("{event:?}"),
+            _ => {}
+        }
+    }
+    let said = |event: &SpeechEvent| matches!(event, SpeechEvent::Final { text, .. } if !text.is_empty());
+    assert!(events.iter().any(said) && matches!(events.last(), Some(SpeechEvent::TurnEnded { .. })), "{events:?}");
+}
+
+#[test]
 fn a_language_that_does_not_exist_is_refused() {
     let engine = whisper();
     let config = SessionConfig { language: "tlh".into(), ..SessionConfig::default() };

@@ -19,6 +19,8 @@ pub const HOP: usize = 160;
 const LENGTH: usize = 400;
 /// Samples of a frame on either side of its centre.
 const SIDE: usize = LENGTH / 2;
+/// Louder samples would overflow.
+const LOUDEST: f32 = 1e6;
 /// The logarithm of silence.
 const FLOOR: f32 = -10.0;
 
@@ -130,9 +132,10 @@ impl LogMelStream {
         Self { bank, transform, pending: Vec::new(), begun: false, frames: Vec::new() }
     }
 
-    /// Takes 16 kHz samples in [-1, 1].
+    /// Takes 16 kHz samples in [-1, 1]. What is no number counts as silence, what is beyond all measure is cut.
     pub fn push(&mut self, samples: &[f32]) {
-        self.pending.extend_from_slice(samples);
+        let sane = |&sample: &f32| if sample.is_finite() { sample.clamp(-LOUDEST, LOUDEST) } else { 0.0 };
+        self.pending.extend(samples.iter().map(sane));
         if !self.begun {
             if self.pending.len() <= SIDE {
                 return;

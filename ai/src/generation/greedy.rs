@@ -3,7 +3,7 @@
 use super::decoder::{CachedDecoder, floats};
 use super::processors::Processor;
 use super::scores::{argmax, last, log_sum_exp};
-use super::{Begun, GenerationOptions, Sequence};
+use super::{Begun, GenerationOptions, Sequence, Watch};
 use crate::runtime::{RuntimeError, Value};
 
 /// Likeliest tokens among which is drawn (the default of `transformers`).
@@ -16,6 +16,7 @@ pub(super) fn search(
     prompts: &[Vec<u32>],
     processors: &[Box<dyn Processor>],
     options: &GenerationOptions,
+    watch: Option<Watch>,
 ) -> Result<Vec<Sequence>, RuntimeError> {
     let vocabulary = decoder.shape().vocabulary;
     let Begun { mut memory, mut logits, mut attentions, prompt } = begun;
@@ -42,6 +43,10 @@ pub(super) fn search(
             if !options.heads.is_empty() {
                 sequence.attentions.push(paid(&attentions, row, &options.heads));
             }
+            if watch.is_some_and(|watch| watch(sequence)) {
+                sequence.take_back();
+                continue;
+            }
             histories[index].push(token as u32);
             if !options.eos.contains(&(token as u32)) && prompt + sequence.tokens.len() < options.max_length {
                 kept.push(row);
@@ -57,6 +62,15 @@ pub(super) fn search(
         let step = decoder.step(&mut memory, &tokens)?;
         attentions = step.attentions;
         logits = step.logits;
+    }
+}
+
+impl Sequence {
+    /// Forgets the last token.
+    fn take_back(&mut self) {
+        self.tokens.pop();
+        self.attentions.pop();
+        self.score -= self.logprobs.pop().unwrap_or(0.0);
     }
 }
 

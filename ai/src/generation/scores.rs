@@ -44,3 +44,28 @@ pub(super) fn last(logits: &[f32], row: usize, rows: usize, vocabulary: usize) -
     }
     Ok(scores)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_tokens_logits_are_numbers() {
+        let logits = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, f32::NAN];
+        assert_eq!(last(&logits[..4], 0, 1, 2).unwrap(), [2.0, 3.0]);
+        assert_eq!(last(&logits, 0, 2, 2).unwrap(), [2.0, 3.0]);
+        assert!(last(&logits, 1, 2, 2).unwrap_err().to_string().contains("NaN"));
+        assert!(last(&logits, 0, 1, 9).is_err());
+        assert!(last(&logits, 2, 2, 2).is_err());
+    }
+
+    #[test]
+    fn probabilities_sum_up_to_one() {
+        let mut scores = [1000.0, 999.0, f32::NEG_INFINITY];
+        log_softmax(&mut scores);
+        // A float of a thousand has steps of 6e-5.
+        assert!((scores.iter().map(|score| score.exp()).sum::<f32>() - 1.0).abs() < 1e-4);
+        assert_eq!(log_sum_exp(&[f32::NEG_INFINITY; 2]), f32::NEG_INFINITY);
+        assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
+    }
+}

@@ -110,6 +110,16 @@ pub(super) fn tokenizer(folder: &Path) -> Result<Tokenizer, PackError> {
     Ok(tokenizer)
 }
 
+/// The family that `config.json` names; empty: it names none.
+pub(super) fn model_type(folder: &Path) -> Result<String, PackError> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        model_type: String,
+    }
+    json::<Config>(folder, "config.json").map(|config| config.model_type)
+}
+
 /// The folder's name.
 pub(super) fn name(folder: &Path) -> String {
     folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())

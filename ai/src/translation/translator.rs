@@ -164,7 +164,7 @@ impl Translator {
         };
         let rules = rules(settings, target, options.max_length);
         let begun = generation::begin(&mut self.decoder, source, &prompts)?;
-        let sequences = generation::generate(&mut self.decoder, begun, &prompts, &rules, &options)?;
+        let sequences = generation::generate(&mut self.decoder, begun, &prompts, &rules, &options, None)?;
         let translation = |sequence: Sequence| Translation {
             text: self.pack.tokens().decode(&sequence.tokens),
             score: sequence.score,

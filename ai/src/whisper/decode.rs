@@ -31,6 +31,9 @@ pub struct DecodeOptions {
     pub prefix: Vec<u32>,
     /// Most tokens to say; `None`: what the model's length leaves.
     pub max_tokens: Option<usize>,
+    /// Stops before a token for which this frame of 20 ms, or a later one, is attended to most: what is said there may still go on
+    /// (AlignAtt). Needs `words`, one beam, and a decoder that gives attention; else it does nothing.
+    pub attention_limit: Option<usize>,
     /// When to try again.
     pub fallback: Fallback,
 }
@@ -46,6 +49,7 @@ impl Default for DecodeOptions {
             prompt: Vec::new(),
             prefix: Vec::new(),
             max_tokens: None,
+            attention_limit: None,
             fallback: Fallback::default(),
         }
     }
@@ -197,6 +201,17 @@ impl Whisper {
         let length = options.max_tokens.map_or(pack.max_length(), |most| (prompt.len() + most).min(pack.positions()));
         let fallback = &options.fallback;
         let temperatures = if fallback.temperatures.is_empty() { &[0.0][..] } else { &fallback.temperatures };
+        let (heads, median, sound) = (pack.heads().len(), pack.median(), encoded.sound / STRIDE);
+        let limit = options.attention_limit.filter(|_| options.words && self.decoder.gives_attentions());
+        let too_far = limit.map(|limit| {
+            move |sequence: &Sequence| {
+                // One token alone stands out from nothing.
+                let rows = Some(&sequence.attentions).filter(|rows| rows.len() > 1);
+                let alignment = rows.and_then(|rows| Alignment::new(rows, heads, sound, median));
+                alignment.and_then(|alignment| alignment.most_attended().last().copied()).is_some_and(|frame| frame >= limit)
+            }
+        });
+        let watch = too_far.as_ref().map(|watch| watch as generation::Watch);
         let mut said = None;
         for (index, &temperature) in temperatures.iter().enumerate() {
             let drawn = temperature > 0.0;
@@ -209,7 +224,7 @@ impl Whisper {
                 sampling: drawn.then_some((temperature, fallback.seed.wrapping_add(index as u64))),
                 heads: if options.words && self.decoder.gives_attentions() { pack.heads().to_vec() } else { Vec::new() },
             };
-            let sequence = generation::generate(&mut self.decoder, begun.clone(), &prompts, &rules, &generation)?.remove(0);
+            let sequence = generation::generate(&mut self.decoder, begun.clone(), &prompts, &rules, &generation, watch)?.remove(0);
             let (tried, believed) = judge(pack.tokens(), vocabulary, sequence, temperature, no_speech, fallback);
             said = Some(tried);
             if believed {

@@ -67,6 +67,7 @@ impl Whisper {
                 seek += decoded.advance.max(1);
                 told.segments.extend(decoded.segments.iter().map(|segment| segment.tokens.clone()));
             }
+            keep_segments(&mut decoded);
             shift(&mut decoded, start);
             heard.push(HeardWindow { start, decoded });
             if !progress((seek.min(end) * HOP) as f64 / f64::from(crate::audio::SAMPLE_RATE)) {
@@ -144,6 +145,17 @@ impl Told {
         let before = if options.prompt_all { prompt.as_slice() } else { &[] };
         [&[previous], before, latest].concat()
     }
+}
+
+/// Leaves out what comes after the last segment: it is heard again in the next window.
+fn keep_segments(decoded: &mut Decoded) {
+    let kept = decoded.segments.iter().map(|segment| segment.tokens.len()).sum();
+    decoded.tokens.truncate(kept);
+    decoded.logprobs.truncate(kept);
+    decoded.token_times.truncate(kept);
+    decoded.attended.truncate(kept);
+    decoded.words.retain(|word| word.place < kept);
+    decoded.text = decoded.segments.iter().map(|segment| segment.text.as_str()).collect();
 }
 
 fn shift(decoded: &mut Decoded, seconds: f64) {

@@ -23,6 +23,8 @@ pub struct TimedWord {
     pub end: f64,
     /// Mean probability of its tokens.
     pub confidence: f32,
+    /// The place of its first token among those that were said.
+    pub place: usize,
     /// How many tokens it has.
     pub tokens: usize,
 }
@@ -90,6 +92,7 @@ pub(super) fn timed_words(
                 start: times.get(first).map_or(0.0, |time| time.start),
                 end: times.get(last).map_or(0.0, |time| time.end),
                 confidence: probability / part.places.len() as f32,
+                place: first,
                 tokens: part.places.len(),
             });
         }
