@@ -20,9 +20,23 @@ fn speech() -> Vec<f32> {
     samples
 }
 
+fn engine(folder: &Path) -> Engine {
+    Engine::start(EngineConfig { pack: PackSource::Folder(folder.to_owned()), ..EngineConfig::default() }).expect("it starts")
+}
+
 fn whisper() -> Engine {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/whisper");
-    Engine::start(EngineConfig { pack: PackSource::Folder(folder), ..EngineConfig::default() }).expect("it starts")
+    engine(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/whisper"))
+}
+
+/// The pack with a decoder that gives attention: words are committed by it.
+fn attentive_whisper() -> Engine {
+    let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/whisper"), tempfile::tempdir().expect("a folder"));
+    for name in ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json", "encoder_model.onnx"] {
+        std::fs::copy(from.join(name), to.path().join(name)).expect("the fixture is there");
+    }
+    let decoder = "decoder_model_merged.onnx";
+    std::fs::copy(from.join("attentions").join(decoder), to.path().join(decoder)).expect("the fixture is there");
+    engine(to.path())
 }
 
 fn hear(engine: &Engine, config: SessionConfig) -> Vec<SpeechEvent> {
@@ -40,7 +54,15 @@ fn hear(engine: &Engine, config: SessionConfig) -> Vec<SpeechEvent> {
 
 #[test]
 fn whisper_hears_and_takes_nothing_back() {
-    let engine = whisper();
+    takes_nothing_back(&whisper());
+}
+
+#[test]
+fn whisper_that_gives_attention_hears_and_takes_nothing_back() {
+    takes_nothing_back(&attentive_whisper());
+}
+
+fn takes_nothing_back(engine: &Engine) {
     assert!(engine.abilities().detects_language && engine.abilities().translate && engine.languages().len() > 90);
     let hotwords = vec![Hotword { text: "harbour".into(), boost: 1.5 }];
     for config in [
@@ -48,7 +70,7 @@ fn whisper_hears_and_takes_nothing_back() {
         SessionConfig { language: "de-AT".into(), ..SessionConfig::default() },
         SessionConfig { translate: true, hotwords, context: "our neighbour".into(), ..SessionConfig::default() },
     ] {
-        let events = hear(&engine, config.clone());
+        let events = hear(engine, config.clone());
         let mut committed = String::new();
         let mut finals = 0;
         for event in &events {

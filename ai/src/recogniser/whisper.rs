@@ -1,4 +1,6 @@
-//! Whisper behind the recogniser's interface: read again as the utterance grows, committed by LocalAgreement-2.
+//! Whisper behind the recogniser's interface: read again as the utterance grows. Committed by AlignAtt where the pack gives attention
+//! (Papi, Turchi and Negri 2023): it stops writing where it attends to the end of the sound, and what it wrote before is certain; else by
+//! LocalAgreement-2.
 //!
 //! Rule: what was said before, and the hotwords, are the prompt; the language that the first reading of an utterance finds holds for all of
 //! it; only the last reading tries again at other temperatures.
@@ -15,6 +17,10 @@ use crate::whisper::{DecodeOptions, Fallback, TimedWord, Whisper};
 /// Whisper's windows have 30 s; from 15 s on what is committed is cut away, since each reading costs by its length of text.
 const WINDOW: WindowSpec =
     WindowSpec { longest: Samples::from_ms(30_000), comfortable: Samples::from_ms(15_000), step: Samples::from_ms(1_000), batch: 1 };
+/// Frames of 20 ms at the window's end: what attends to them may still go on. Fewer commit earlier and are wrong more often.
+const UNSURE_FRAMES: usize = 25;
+/// Samples of such a frame.
+const FRAME: usize = SAMPLE_RATE as usize / 50;
 /// Shorter windows hold no word, and Whisper invents some.
 const SHORTEST: Samples = Samples::from_ms(200);
 /// The thresholds of the original.
@@ -86,6 +92,7 @@ impl WhisperModel {
             translate: window.options.translate && self.is_multilingual,
             words: true,
             prompt: self.prompt(window)?,
+            attention_limit: self.attention_limit(window),
             fallback: fallback(window.last),
             ..DecodeOptions::default()
         };
@@ -95,7 +102,14 @@ impl WhisperModel {
             return Ok(Reading { language, ..Reading::default() });
         }
         let length = Samples(window.audio.len() as u64);
-        Ok(Reading { words: decoded.words.iter().map(|word| recognised(word, length)).collect(), settled: 0, language })
+        // The last word may be half a word.
+        let settled = options.attention_limit.map_or(0, |_| decoded.words.len().saturating_sub(1));
+        Ok(Reading { words: decoded.words.iter().map(|word| recognised(word, length)).collect(), settled, language })
+    }
+
+    /// Where writing stops, when more sound will follow.
+    fn attention_limit(&self, window: &Window<'_>) -> Option<usize> {
+        (!window.last && self.whisper.follows_sound()).then(|| (window.audio.len() / FRAME).saturating_sub(UNSURE_FRAMES))
     }
 
     /// Hotwords and what was said before, the last tokens of them that have room.
