@@ -15,6 +15,9 @@ use greedy::Greedy;
 use language_model::LanguageModel;
 use lexicon::Lexicon;
 
+use crate::hotwords::HotwordGraph;
+use crate::recogniser::Hotword;
+
 /// A word that was found. Frames are output frames of the network, from the segment's beginning.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodedWord {
@@ -82,8 +85,16 @@ pub enum Decoder {
 impl Decoder {
     /// A decoder that has heard nothing.
     pub fn new(spec: Arc<DecoderSpec>) -> Self {
+        Self::with_hotwords(spec, &[])
+    }
+
+    /// A decoder that listens for words and phrases; they count in the beam search alone.
+    pub fn with_hotwords(spec: Arc<DecoderSpec>, hotwords: &[Hotword]) -> Self {
         match &spec.beam {
-            Some(_) => Self::Beam(Box::new(Beam::new(spec))),
+            Some(_) => {
+                let graph = HotwordGraph::of_ended_words(hotwords, &spec.tokens, spec.blank, spec.word_end);
+                Self::Beam(Box::new(Beam::new(spec, graph.map(Arc::new))))
+            }
             None => Self::greedy(spec),
         }
     }

@@ -10,6 +10,7 @@ pub mod decoder;
 pub mod embedding;
 pub mod features;
 pub mod generation;
+pub mod hotwords;
 pub mod moonshine;
 pub mod pack;
 mod protobuf;

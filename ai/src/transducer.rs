@@ -7,7 +7,6 @@
 
 pub mod ctc;
 pub mod encoder;
-pub mod hotwords;
 pub mod joint;
 pub mod search;
 pub mod symbols;
@@ -15,7 +14,6 @@ pub(crate) mod words;
 
 pub use ctc::CtcSearch;
 pub use encoder::{EncoderSpec, StreamingEncoder, StreamingState};
-pub use hotwords::HotwordGraph;
 pub use joint::Joint;
 pub use search::{Found, Search, SearchOptions};
 pub use symbols::Symbols;

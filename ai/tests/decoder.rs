@@ -8,6 +8,7 @@ use std::sync::Arc;
 use auralink_ai::decoder::language_model::LanguageModel;
 use auralink_ai::decoder::lexicon::{Lexicon, WordId};
 use auralink_ai::decoder::{BeamSpec, Decoder, DecoderSpec};
+use auralink_ai::recogniser::Hotword;
 use proptest::prelude::*;
 
 const TOKENS: [&str; 6] = ["<blank>", "\u{2581}", "a", "b", "c", "ab"];
@@ -167,4 +168,48 @@ proptest! {
         prop_assert!(words.starts_with(&committed), "{committed:?} became {words:?}");
         prop_assert!(read.words.iter().all(|word| word.start <= word.end && word.confidence <= 1.0));
     }
+}
+
+/// Frames of given probabilities; what is left is shared by the other tokens.
+fn unsure(frames: &[&[(usize, f32)]]) -> Vec<f32> {
+    let frame = |known: &&[(usize, f32)]| {
+        let left = 1.0 - known.iter().map(|(_, probability)| probability).sum::<f32>();
+        let others = left / (TOKENS.len() - known.len()) as f32;
+        let of = |token: usize| known.iter().find(|(own, _)| *own == token).map_or(others, |(_, probability)| *probability);
+        (0..TOKENS.len()).map(|token| of(token).ln()).collect::<Vec<_>>()
+    };
+    frames.iter().flat_map(frame).collect()
+}
+
+fn heard(log_probs: &[f32], hotwords: &[(&str, f32)]) -> String {
+    let hotwords: Vec<Hotword> = hotwords.iter().map(|(text, boost)| Hotword { text: (*text).to_owned(), boost: *boost }).collect();
+    let mut decoder = Decoder::with_hotwords(spec(), &hotwords);
+    decoder.push(log_probs);
+    decoder.finish().words.into_iter().map(|word| word.text).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_hotword_is_found_though_no_lexicon_has_it_and_is_no_part_of_another_word() {
+    // `ba` or `bc`: the lexicon has the first alone.
+    let either = unsure(&[&[(3, 0.9)], &[(2, 0.3), (4, 0.6)], &[(1, 0.9)]]);
+    assert_eq!(heard(&either, &[]), "ba");
+    assert_eq!(heard(&either, &[("BC", 1.5)]), "bc");
+    assert_eq!(heard(&either, &[("bc", 0.0)]), "ba");
+    // One that breaks off has no say: `bcc` was not said.
+    assert_eq!(heard(&either, &[("bcc", 1.5)]), "ba");
+    // In a phrase each word counts, and a phrase that goes on otherwise does not.
+    let two = [either.clone(), unsure(&[&[(2, 0.9)], &[(1, 0.9)]])].concat();
+    assert_eq!(heard(&two, &[("bc a", 1.5)]), "bc a");
+    assert_eq!(heard(&two, &[("bc cab", 0.2)]), "ba a");
+    assert_eq!(heard(&either, &[("bc ab", 1.5)]), "ba", "it ends before its second word");
+    // What cannot be spelled in the pack's letters is left out.
+    assert_eq!(heard(&either, &[("zebra", 5.0), ("", 5.0)]), "ba");
+}
+
+#[test]
+fn hotwords_in_the_lexicon_are_likelier_too() {
+    let either = unsure(&[&[(3, 0.5), (4, 0.4)], &[(2, 0.9)], &[(1, 0.9)]]);
+    assert_eq!(heard(&either, &[]), "ba");
+    assert_eq!(heard(&either, &[("ca", 3.0)]), "ca");
+    assert_eq!(heard(&frames(&[5, 1, 3, 2, 1]), &[("ba", 2.0), ("ab", 2.0)]), "ab ba");
 }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use auralink_ai::features::kaldi::{KaldiBank, KaldiFeatures};
+use auralink_ai::hotwords::HotwordGraph;
 use auralink_ai::pack::onnxruntime_candidates;
 use auralink_ai::runtime::{ModelFile, OnnxRuntime, Rten, Runtime, Tensor};
-use auralink_ai::transducer::{CtcSearch, EncoderSpec, Found, HotwordGraph, Joint, Search, SearchOptions, StreamingEncoder, Symbols};
+use auralink_ai::transducer::{CtcSearch, EncoderSpec, Found, Joint, Search, SearchOptions, StreamingEncoder, Symbols};
 use serde_json::Value as Json;
 
 const RATE: f64 = 16_000.0;

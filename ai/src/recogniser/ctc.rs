@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::network::{Network, NetworkState};
-use super::{Abilities, Due, RecognisedWord, Recogniser, SpeechPack, Transcript, Utterance, UtteranceOptions, own};
+use super::{Abilities, Due, Hotword, RecognisedWord, Recogniser, SpeechPack, Transcript, Utterance, UtteranceOptions, own};
 use crate::audio::Samples;
 use crate::decoder::{DecodedWord, Decoder, Hypothesis};
 use crate::features::FeatureExtractor;
@@ -25,11 +25,11 @@ impl SpeechPack for Pack {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::default()
+        Abilities { hotwords: self.decoder().beam.is_some(), ..Abilities::default() }
     }
 
-    fn begin(self: Arc<Self>, _options: &UtteranceOptions) -> Box<dyn Utterance> {
-        Box::new(CtcUtterance::new(self))
+    fn begin(self: Arc<Self>, options: &UtteranceOptions) -> Box<dyn Utterance> {
+        Box::new(CtcUtterance::new(self, &options.hotwords))
     }
 
     fn load(&self, runtime: &dyn Runtime) -> Result<Box<dyn Recogniser>, RuntimeError> {
@@ -65,13 +65,13 @@ struct CtcUtterance {
 }
 
 impl CtcUtterance {
-    fn new(pack: Arc<Pack>) -> Self {
+    fn new(pack: Arc<Pack>, hotwords: &[Hotword]) -> Self {
         Self {
             audio: Samples(0),
             features: FeatureExtractor::new(pack.filter_bank().clone()),
             frames: Vec::new(),
             state: NetworkState::new(pack.network()),
-            decoder: Decoder::new(pack.decoder().clone()),
+            decoder: Decoder::with_hotwords(pack.decoder().clone(), hotwords),
             pack,
         }
     }

@@ -9,11 +9,12 @@ use super::window::{Reading, Window, WindowModel, WindowRecogniser, WindowSpec, 
 use super::{Abilities, Due, Hotword, Recogniser, SpeechPack, Transcript, Utterance, UtteranceOptions, own};
 use crate::audio::Samples;
 use crate::features::kaldi::{HOP, KaldiBank, KaldiFeatures};
+use crate::hotwords::HotwordGraph;
 use crate::pack::{Naming, SherpaPack};
 use crate::runtime::{Model, Runtime, RuntimeError, Tensor};
 use crate::transducer::words::spell;
 use crate::transducer::{
-    CtcSearch, EncoderSpec, Found, HotwordGraph, Joint, SUBSAMPLING, Search, SearchOptions, StreamingEncoder, StreamingState, Symbols,
+    CtcSearch, EncoderSpec, Found, Joint, SUBSAMPLING, Search, SearchOptions, StreamingEncoder, StreamingState, Symbols,
 };
 
 /// Streams in one run.

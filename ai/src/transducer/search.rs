@@ -3,8 +3,8 @@
 //! As sherpa-onnx 2.0 searches. Rules: token 0 is the blank, the unknown token counts as one; hypotheses of the same tokens are one; the
 //! best is that with the highest log-probability for its length.
 
-use super::hotwords::{HotwordGraph, ROOT, State};
 use super::joint::{Context, Joint};
+use crate::hotwords::{HotwordGraph, ROOT, State};
 use std::sync::Arc;
 
 use crate::runtime::RuntimeError;

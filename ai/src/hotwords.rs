@@ -1,13 +1,13 @@
 //! Words and phrases that are likelier than the model thinks: an Aho-Corasick automaton over tokens that adds to a hypothesis' score.
 //!
-//! As `ContextGraph` of sherpa-onnx 2.0 scores: each token of a phrase that is matched adds its boost at once, a phrase that breaks off gives
+//! Place: beside the searches of transducers and of our own CTC. As `ContextGraph` of sherpa-onnx 2.0 scores: each token of a phrase that is matched adds its boost at once, a phrase that breaks off gives
 //! back what it had, one that is complete keeps it and begins anew. Rule: constant after it is built; a hypothesis carries its [`State`].
 
 use std::collections::{HashMap, VecDeque};
 
-use super::symbols::Symbols;
 use crate::recogniser::Hotword;
 use crate::tokenizer::sentencepiece::SPACE;
+use crate::transducer::Symbols;
 
 /// A place in the automaton.
 pub type State = usize;
@@ -51,6 +51,24 @@ impl HotwordGraph {
     pub fn of_words(words: &[Hotword], symbols: &Symbols) -> Option<Self> {
         let phrases: Vec<(Vec<usize>, f32)> =
             words.iter().filter_map(|word| Some((spell(&word.text, symbols)?, word.boost))).filter(|(_, boost)| *boost > 0.0).collect();
+        (!phrases.is_empty()).then(|| Self::new(&phrases))
+    }
+
+    /// Of words as they are written, for tokens of which one stands at the end of every word and none holds a space. A phrase counts as
+    /// complete with its last word's end, so that it is no part of a longer word. `None`: nothing is left.
+    pub fn of_ended_words(words: &[Hotword], tokens: &[String], blank: usize, word_end: usize) -> Option<Self> {
+        let letters = tokens.iter().enumerate().filter(|(id, _)| *id != blank && *id != word_end);
+        let ids: HashMap<&str, usize> = letters.map(|(id, text)| (text.as_str(), id)).collect();
+        let spelled = |text: &str| -> Option<Vec<usize>> {
+            let mut row = Vec::new();
+            for word in text.to_lowercase().split_whitespace() {
+                row.extend(longest(word, &ids)?);
+                row.push(word_end);
+            }
+            (!row.is_empty()).then_some(row)
+        };
+        let phrases: Vec<(Vec<usize>, f32)> =
+            words.iter().filter(|word| word.boost > 0.0).filter_map(|word| Some((spelled(&word.text)?, word.boost))).collect();
         (!phrases.is_empty()).then(|| Self::new(&phrases))
     }
 
