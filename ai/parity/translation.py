@@ -5,6 +5,7 @@
 Each family has a folder with a pack, and `expected.json`: how texts are cut into tokens, and sequences that `generate` gives.
 """
 import json
+import os
 import pathlib
 import shutil
 import tempfile
@@ -53,11 +54,13 @@ ODD = [
 
 
 def spm(folder, name, lines, size, kind, rule="nmt_nfkc"):
-    text = pathlib.Path(folder) / f"{name}.txt"
+    # The file keeps the paths of its training: short ones.
+    os.chdir(folder)
+    text = pathlib.Path(f"{name}.txt")
     text.write_text("\n".join(lines))
     sentencepiece.SentencePieceTrainer.train(
         input=str(text),
-        model_prefix=str(pathlib.Path(folder) / name),
+        model_prefix=name,
         vocab_size=size,
         model_type=kind,
         character_coverage=0.999,
@@ -66,6 +69,7 @@ def spm(folder, name, lines, size, kind, rule="nmt_nfkc"):
         num_threads=1,
         minloglevel=2,
     )
+    os.chdir("/")
     return pathlib.Path(folder) / f"{name}.model"
 
 
