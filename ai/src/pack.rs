@@ -148,9 +148,22 @@ pub fn open_speech(source: &PackSource) -> Result<Arc<dyn SpeechPack>, PackError
         PackSource::Folder(folder) if folder.join("config.json").is_file() && !folder.join("manifest.json").is_file() => {
             match seq2seq::model_type(folder)?.as_str() {
                 "moonshine" => Ok(Arc::new(MoonshineSpeech::new(MoonshinePack::open(folder)?))),
-                _ => Ok(Arc::new(WhisperSpeech::new(WhisperPack::open(folder)?))),
+                "whisper" => Ok(Arc::new(WhisperSpeech::new(WhisperPack::open(folder)?))),
+                other => Err(PackError::Invalid {
+                    what: folder.join("config.json").display().to_string(),
+                    reason: format!(
+                        "its model_type is `{other}`: of Optimum's exports whisper and moonshine hear speech; marian and m2m_100 translate (ai.translation)"
+                    ),
+                }),
             }
         }
+        PackSource::Folder(folder) if folder.is_dir() && !folder.join("manifest.json").is_file() => Err(PackError::Invalid {
+            what: folder.display().to_string(),
+            reason: "its layout is none that is known. Known are: our own (manifest.json), sherpa-onnx's Zipformers (tokens.txt beside encoder*.onnx, \
+                     decoder*.onnx and joiner*.onnx, or model*.onnx), and Whisper and Moonshine as Optimum exports them (config.json, tokenizer.json, \
+                     encoder_model.onnx, decoder_model_merged.onnx)"
+                .to_owned(),
+        }),
         source => Ok(Arc::new(Pack::open(source)?)),
     }
 }

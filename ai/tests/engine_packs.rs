@@ -128,3 +128,20 @@ fn a_language_that_does_not_exist_is_refused() {
     let error = engine.open(config, Source::Pcm { rate: 16_000 }, Box::new(|_| ())).err().expect("it is none of Whisper's");
     assert!(matches!(error, EngineError::Language { .. }) && error.to_string().contains("`tlh`"), "{error}");
 }
+
+#[test]
+fn a_folder_of_no_known_layout_names_those_that_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("model.gguf"), b"GGUF").expect("it can be written");
+    let refusal = |config: &str| {
+        if !config.is_empty() {
+            std::fs::write(folder.path().join("config.json"), config).expect("it can be written");
+        }
+        let config = EngineConfig { pack: PackSource::Folder(folder.path().to_owned()), ..EngineConfig::default() };
+        Engine::start(config).err().expect("there is no pack").to_string()
+    };
+    let message = refusal("");
+    assert!(["manifest.json", "tokens.txt", "config.json", "sherpa-onnx"].iter().all(|word| message.contains(word)), "{message}");
+    let message = refusal(r#"{"model_type": "llama"}"#);
+    assert!(message.contains("config.json") && message.contains("`llama`") && message.contains("whisper and moonshine"), "{message}");
+}
