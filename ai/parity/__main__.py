@@ -21,5 +21,7 @@ def main(names):
 
 if os.environ.get("PYTHONHASHSEED") != "0":
     # Optimum goes through sets of names: in one order, so that the files come out alike.
-    os.execve(sys.executable, [sys.executable, "-m", "parity", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
+    # Small networks: more threads only wait for one another.
+    alike = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONHASHSEED": "0"}
+    os.execve(sys.executable, [sys.executable, "-m", "parity", *sys.argv[1:]], alike)
 main(sys.argv[1:])
