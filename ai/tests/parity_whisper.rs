@@ -205,6 +205,14 @@ fn the_split_decoder_says_the_same() {
 }
 
 #[test]
+fn the_pure_rust_engine_says_the_same() {
+    let rten = runtime::open(&RuntimeChoice::Rten, &[]).unwrap().0;
+    let pack = WhisperPack::open_variant(&folder(), Some("")).unwrap();
+    let some = cases(|pack| pack.is_empty()).into_iter().filter(|case| case["name"].as_str().unwrap().starts_with("voice,"));
+    compare_all(Whisper::load(&*rten, Arc::new(pack)).unwrap(), &some.collect::<Vec<_>>());
+}
+
+#[test]
 fn integers_and_halves_say_what_their_graphs_say_elsewhere() {
     for pack in ["int8", "fp16"] {
         let mut whisper = whisper(pack);
