@@ -17,7 +17,7 @@ use crate::audio::AudioError;
 use crate::audio::resample::Resampler;
 use crate::pack::{self, PackError, PackSource};
 use crate::recogniser::{Abilities, SpeechPack};
-use crate::runtime::{self, RuntimeChoice, RuntimeError};
+use crate::runtime::{self, RuntimeChoice, RuntimeError, RuntimeOptions};
 use crate::session::{SessionConfig, SpeechEvent, StreamSession};
 use stats::Counters;
 pub use stats::EngineStats;
@@ -45,6 +45,8 @@ pub struct EngineConfig {
     pub vad: Option<PathBuf>,
     /// The engine under the models.
     pub runtime: RuntimeChoice,
+    /// How it runs them.
+    pub options: RuntimeOptions,
     /// Streams at once; one more is refused.
     pub max_streams: usize,
     /// Priority of the threads: 0 (normal) to 19 (lowest). 10 keeps media ahead of speech.
@@ -53,7 +55,16 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { threads: 1, pack: PackSource::BuiltIn, smaller: None, vad: None, runtime: RuntimeChoice::Auto, max_streams: 64, nice: 10 }
+        Self {
+            threads: 1,
+            pack: PackSource::BuiltIn,
+            smaller: None,
+            vad: None,
+            runtime: RuntimeChoice::Auto,
+            options: RuntimeOptions::default(),
+            max_streams: 64,
+            nice: 10,
+        }
     }
 }
 
@@ -138,7 +149,7 @@ impl Engine {
             RuntimeChoice::OnnxRuntime(path) => path.as_deref(),
             _ => None,
         };
-        let (runtime, fell_back) = runtime::open(&config.runtime, &pack::onnxruntime_candidates(library))?;
+        let (runtime, fell_back) = runtime::open_with(&config.runtime, &pack::onnxruntime_candidates(library), &config.options)?;
         let (silero, no_silero) = pack::open_silero(config.vad.as_deref())?;
         let counters = Arc::new(Counters::default());
         let (ready, loaded) = mpsc::sync_channel(MAX_THREADS);

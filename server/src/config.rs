@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use auralink_ai::runtime::Provider;
 use auralink_infrastructure::secret::{SecretError, SecretSource};
 use auralink_infrastructure::state::StateConfig;
 use auralink_infrastructure::storage::StorageConfig;
@@ -241,6 +242,12 @@ impl Config {
         let silence = self.captions.endpoint_silence_ms;
         range("captions.endpoint_silence_ms", silence.to_string(), (200..=5_000).contains(&silence), "200 to 5000")?;
         range("ai.threads", self.ai.threads.to_string(), (1..=64).contains(&self.ai.threads), "1 to 64")?;
+        let threads = self.ai.threads_per_run;
+        range("ai.threads_per_run", threads.to_string(), (1..=64).contains(&threads), "1 to 64")?;
+        for name in &self.ai.providers {
+            let known = name.parse::<Provider>().is_ok();
+            range("ai.providers", name.clone(), known, "any of cuda, tensorrt, openvino, coreml, xnnpack")?;
+        }
         let threads = self.ai.translation_threads;
         range("ai.translation_threads", threads.to_string(), (1..=64).contains(&threads), "1 to 64")?;
         range("ai.max_streams", self.ai.max_streams.to_string(), (1..=4_096).contains(&self.ai.max_streams), "1 to 4096")?;
@@ -461,6 +468,9 @@ mod tests {
             "rtc: {shards: 300}",
             "rtc: {shards: 3, udp_port: 7882-7883}",
             "ai: {threads: 0}",
+            "ai: {threads_per_run: 65}",
+            "ai: {providers: [cuda, gpu]}",
+            "ai: {translation_threads: 0}",
             "captions: {endpoint_silence_ms: 10}",
             "rtc: {udp_port: 9-3}",
             "rtc: {port_range_start: 9}",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use auralink_ai::pack::{self, PackSource, TranslationPack};
-use auralink_ai::runtime::{self, RuntimeChoice};
+use auralink_ai::runtime::{self, RuntimeChoice, RuntimeOptions};
 use auralink_ai::scheduler::{Engine, EngineConfig};
 use auralink_ai::translation::{TranslationConfig, TranslationEngine};
 
@@ -19,6 +19,7 @@ pub fn start(config: &AiConfig) -> Result<Engine, String> {
         smaller: config.smaller_pack.clone().map(PackSource::Folder),
         vad: config.vad.clone(),
         runtime: runtime(config.runtime, config.onnxruntime.clone()),
+        options: options(config),
         max_streams: config.max_streams,
         ..EngineConfig::default()
     })
@@ -45,12 +46,18 @@ fn open_translation(config: &AiConfig) -> Result<TranslationEngine, String> {
     let packs = config.translation.iter().map(|folder| TranslationPack::open(folder).map(Arc::new)).collect::<Result<Vec<_>, _>>();
     let packs = packs.map_err(|error| error.to_string())?;
     let candidates = pack::onnxruntime_candidates(config.onnxruntime.as_deref());
-    let (runtime, _) = runtime::open(&runtime(config.runtime, config.onnxruntime.clone()), &candidates).map_err(|e| e.to_string())?;
+    let (runtime, _) = runtime::open_with(&runtime(config.runtime, config.onnxruntime.clone()), &candidates, &options(config))
+        .map_err(|e| e.to_string())?;
     let started =
         TranslationEngine::start(packs, &runtime, TranslationConfig { threads: config.translation_threads, ..Default::default() });
     let engine = started.map_err(|error| error.to_string())?;
     tracing::info!(pairs = engine.pairs(), "captions are translated");
     Ok(engine)
+}
+
+/// How models are run; the names of providers were checked with the configuration.
+fn options(config: &AiConfig) -> RuntimeOptions {
+    RuntimeOptions { threads: config.threads_per_run, providers: config.providers.iter().filter_map(|name| name.parse().ok()).collect() }
 }
 
 /// Which engine a configuration means.

@@ -49,6 +49,10 @@ pub struct AiConfig {
     pub runtime: Runtime,
     /// Threads for models, 1 to 64.
     pub threads: usize,
+    /// Threads inside one run of a model, 1 to 64: for large models and few streams.
+    pub threads_per_run: usize,
+    /// What ONNX Runtime uses before the processor, in this order: cuda, tensorrt, openvino, coreml, xnnpack. One that its library lacks is an error.
+    pub providers: Vec<String>,
     /// Folders of translation packs, for those who read captions in another language; of several for a pair the first is used.
     pub translation: Vec<PathBuf>,
     /// Threads for translation, 1 to 64.
@@ -66,6 +70,8 @@ impl Default for AiConfig {
             onnxruntime: None,
             runtime: Runtime::Auto,
             threads: 1,
+            threads_per_run: 1,
+            providers: Vec::new(),
             translation: Vec::new(),
             translation_threads: 1,
             max_streams: 64,
