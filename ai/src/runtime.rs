@@ -78,6 +78,16 @@ pub enum RuntimeError {
         /// Each place that was looked at, and what was wrong there.
         tried: Vec<String>,
     },
+    /// An execution provider that was asked for is not there.
+    #[error(
+        "ONNX Runtime cannot use an execution provider that was asked for: {}. Install a build of it that has the provider (ai.onnxruntime names its \
+         library), or take it out of ai.providers",
+        reason.trim_end_matches('.')
+    )]
+    Provider {
+        /// The library's words.
+        reason: String,
+    },
     /// The model could not be built.
     #[error("{runtime} cannot load the model: {reason}. Check that the file is a complete ONNX model")]
     Load {

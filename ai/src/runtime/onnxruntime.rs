@@ -104,7 +104,7 @@ impl Runtime for OnnxRuntime {
     }
 
     fn load(&self, file: &ModelFile) -> Result<Box<dyn Model>, RuntimeError> {
-        let session = self.session(file).map_err(|reason| RuntimeError::Load { runtime: NAME, reason })?;
+        let session = self.session(file)?;
         let inputs = session.inputs().iter().map(info).collect();
         let outputs = session.outputs().iter().map(info).collect();
         Ok(Box::new(OnnxRuntimeModel { session, inputs, outputs, metadata: file.metadata() }))
@@ -112,21 +112,25 @@ impl Runtime for OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    fn session(&self, file: &ModelFile) -> Result<Session, String> {
-        let builder = Session::builder(&self.environment).map_err(|e| e.to_string())?;
-        let builder = builder.with_intra_threads(self.options.threads.max(1)).map_err(|e| e.to_string())?;
-        let builder = builder.with_inter_threads(1).map_err(|e| e.to_string())?;
-        let builder = builder.with_intra_op_spinning(false).map_err(|e| e.to_string())?;
-        let builder = builder.with_inter_op_spinning(false).map_err(|e| e.to_string())?;
+    fn session(&self, file: &ModelFile) -> Result<Session, RuntimeError> {
+        let builder = Session::builder(&self.environment).map_err(unloadable)?;
+        let builder = builder.with_intra_threads(self.options.threads.max(1)).map_err(unloadable)?;
+        let builder = builder.with_inter_threads(1).map_err(unloadable)?;
+        let builder = builder.with_intra_op_spinning(false).map_err(unloadable)?;
+        let builder = builder.with_inter_op_spinning(false).map_err(unloadable)?;
         let providers: Vec<_> = self.options.providers.iter().map(|&wanted| provider(wanted)).collect();
-        let builder = builder.with_execution_providers(providers).map_err(|e| e.to_string())?;
+        let builder = builder.with_execution_providers(providers).map_err(|error| RuntimeError::Provider { reason: error.to_string() })?;
         let builder = match file.folder().and_then(Path::to_str) {
-            Some(folder) => builder.with_config_entry(EXTERNAL_DATA, folder).map_err(|e| e.to_string())?,
+            Some(folder) => builder.with_config_entry(EXTERNAL_DATA, folder).map_err(unloadable)?,
             None => builder,
         };
-        let mut builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| e.to_string())?;
-        builder.commit_from_memory(file.bytes()).map_err(|e| e.to_string())
+        let mut builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(unloadable)?;
+        builder.commit_from_memory(file.bytes()).map_err(unloadable)
     }
+}
+
+fn unloadable(error: impl ToString) -> RuntimeError {
+    RuntimeError::Load { runtime: NAME, reason: error.to_string() }
 }
 
 fn info(outlet: &Outlet) -> TensorInfo {
